@@ -1,0 +1,27 @@
+//! The nouns and rules of Carrack: no I/O, no async, no clock of its own.
+//!
+//! Two nouns carry the product. What comes in is an upload: a target, a length that may not be known
+//! yet, and a ledger of stored [`upload::StoredExtent`]s. What goes out is a [`rope::Rope`]: a length,
+//! a strong ETag and extents that can be sliced at any byte.
+
+pub mod access;
+pub mod clock;
+pub mod digest;
+pub mod error;
+pub mod etag;
+pub mod file;
+pub mod id;
+pub mod key;
+pub mod range;
+pub mod rope;
+pub mod tree;
+pub mod upload;
+
+pub use access::{Action, Grant, Principal, Role};
+pub use clock::{Clock, Entropy, Timestamp};
+pub use error::{Code, Error, Result};
+pub use etag::ETag;
+pub use id::{BlobId, TraceId, UploadId};
+pub use key::{BucketName, Key, KeyPrefix};
+pub use range::ByteRange;
+pub use rope::Rope;
