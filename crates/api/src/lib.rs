@@ -1,1 +1,231 @@
-//! placeholder
+//! The words on the wire: bodies, header names and paths, shared by server, client and the OpenAPI document.
+//!
+//! Times are RFC 3339 in UTC with milliseconds; digests are lower-case hex; sizes and offsets are bytes.
+
+pub mod headers;
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// An error as `application/problem+json` (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// A URI reference that names the kind of problem: a part of the documentation page.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status's name.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What to change.
+    pub detail: String,
+    /// The stable code, `snake_case`.
+    pub code: String,
+    /// Ties the answer to the server's log; also in `X-Request-Id`.
+    pub trace_id: String,
+    /// `parts_missing`: the parts that are not stored, `2-4,7`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+    /// What was expected, where something else came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// What came instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actual: Option<String>,
+}
+
+/// A file's facts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct File {
+    /// The bucket it is in.
+    pub bucket: String,
+    /// Its name there.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// Media type.
+    pub content_type: String,
+    /// The strong tag with its quotes, as in the `ETag` header.
+    pub etag: String,
+    /// BLAKE3 of the content, 64 hex digits.
+    pub blake3: String,
+    /// CRC-32 of the content, 8 hex digits.
+    pub crc32: String,
+    /// SHA-256 of the content, when the uploader named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// When this content became the file.
+    pub created_at: String,
+    /// Who uploaded it.
+    pub created_by: String,
+    /// The uploader's own facts.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileList {
+    /// Files in byte order of their keys.
+    pub files: Vec<File>,
+    /// Common prefixes up to the delimiter.
+    pub prefixes: Vec<String>,
+    /// Pass it as `cursor` for the next page; null on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// What each piece of a file hashes to, so that a parallel client can verify pieces by themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Chunks {
+    /// Bytes of the file.
+    pub size: u64,
+    /// BLAKE3 of the file.
+    pub blake3: String,
+    /// Bytes of every chunk but the last.
+    pub chunk_size: u64,
+    /// The chunks in order.
+    pub chunks: Vec<Chunk>,
+}
+
+/// One piece of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Chunk {
+    /// Where it begins.
+    pub offset: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Plain BLAKE3 of these bytes.
+    pub blake3: String,
+}
+
+/// What to make of a bucket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutBucket {
+    /// The most bytes its files and open uploads may have together; absent or null: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+}
+
+/// A bucket's facts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Bucket {
+    /// Its name.
+    pub name: String,
+    /// The most bytes its files and open uploads may have together; null: no limit.
+    pub quota_bytes: Option<u64>,
+    /// Bytes of its files.
+    pub used_bytes: u64,
+    /// Bytes promised to open uploads.
+    pub reserved_bytes: u64,
+    /// Number of its files.
+    pub file_count: u64,
+    /// When it was made.
+    pub created_at: String,
+}
+
+/// All buckets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BucketList {
+    /// By name.
+    pub buckets: Vec<Bucket>,
+}
+
+/// An upload to be made in parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateUpload {
+    /// The bucket the file will be in.
+    pub bucket: String,
+    /// Its key there.
+    pub key: String,
+    /// Bytes of the whole file.
+    pub size: u64,
+    /// Bytes of every part but the last; the server chooses when absent. At most 10,000 parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_size: Option<u64>,
+    /// Media type; `application/octet-stream` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The uploader's own facts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Digests of the whole by algorithm (`sha-256`, `sha-512`, `md5`, `blake3`, `crc32`), in hex: checked at
+    /// completion. `blake3` and `crc32` cost nothing; for the others the server reads the file once more.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub digest: BTreeMap<String, String>,
+    /// `"*"`: only create, never replace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_none_match: Option<String>,
+}
+
+/// An upload that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UploadCreated {
+    /// Its unguessable name.
+    pub upload_id: String,
+    /// Bytes of every part but the last.
+    pub part_size: u64,
+    /// How many parts.
+    pub part_count: u64,
+    /// When it is swept unless a part arrives before.
+    pub expires_at: String,
+    /// Where it is.
+    pub url: String,
+}
+
+/// Where an upload stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Upload {
+    /// Its name.
+    pub upload_id: String,
+    /// The bucket the file will be in.
+    pub bucket: String,
+    /// Its key there.
+    pub key: String,
+    /// `open`, `finishing` or `complete`.
+    pub state: String,
+    /// Bytes of the whole file.
+    pub size: u64,
+    /// Bytes of every part but the last.
+    pub part_size: u64,
+    /// How many parts.
+    pub part_count: u64,
+    /// The parts that are stored, `1-4,7`.
+    pub received: String,
+    /// Bytes of these parts.
+    pub received_bytes: u64,
+    /// When it was made.
+    pub created_at: String,
+    /// When it is swept unless a part arrives before.
+    pub expires_at: String,
+}
+
+/// Uploads of the caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UploadList {
+    /// Oldest first.
+    pub uploads: Vec<Upload>,
+}
+
+/// A part that is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Part {
+    /// Its number, from 1.
+    pub part: u64,
+    /// Bytes.
+    pub size: u64,
+    /// CRC-32 of the part, 8 hex digits.
+    pub crc32: String,
+    /// BLAKE3 of the part by itself.
+    pub blake3: String,
+}
+
+/// What completing an upload may demand.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CompleteUpload {
+    /// Digests of the whole by algorithm, in hex, as in [`CreateUpload::digest`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub digest: BTreeMap<String, String>,
+}

@@ -1,0 +1,354 @@
+//! Blobs and stages as files below one folder of a local disk.
+//!
+//! `staging/ID` holds the bytes of an upload, `blobs/ab/ID` a blob, `ab` being the id's first byte. The 256 folders are
+//! made and synced when the store is first opened, so publishing a blob never has to make one durable. Names are ids
+//! that were parsed, never text from a client.
+
+mod read;
+mod sync;
+mod write;
+
+use crate::{Durability, ExtentWriter, Observer, Reader, StageKind, Storage, metrics};
+use async_trait::async_trait;
+use carrack_domain::id::hex;
+use carrack_domain::{BlobId, Code, Error, Result, UploadId};
+use rustix::fs::{FallocateFlags, RenameFlags};
+use rustix::io::Errno;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How a [`LocalStore`] is opened.
+#[derive(Debug, Clone)]
+pub struct LocalOptions {
+    /// The folder; made when it is not there.
+    pub folder: PathBuf,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+    /// Bytes of the disk that stay free, so that a full disk can still be cleaned up: the catalog has to write to
+    /// record a deletion.
+    pub reserve_bytes: u64,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug)]
+pub struct OpenError {
+    /// The path that made trouble.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot use the storage folder {}: {}", self.path.display(), self.source)
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// See the module's documentation. Cheap to clone.
+#[derive(Clone)]
+pub struct LocalStore(Arc<Inner>);
+
+struct Inner {
+    folder: PathBuf,
+    durability: Durability,
+    reserve_bytes: u64,
+    staging: File,
+    /// Stages whose fsync failed: the kernel may have dropped dirty pages, so nothing more may be promised of them
+    /// (PostgreSQL's lesson of 2018). Bounded by the number of open uploads.
+    poisoned: Mutex<HashSet<UploadId>>,
+}
+
+impl LocalStore {
+    /// Opens the store, making its folders on the first start.
+    pub fn open(options: LocalOptions) -> std::result::Result<LocalStore, OpenError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError { path, source }
+        };
+        let staging = options.folder.join("staging");
+        let blobs = options.folder.join("blobs");
+        for folder in [&staging, &blobs] {
+            std::fs::create_dir_all(folder).map_err(failed(folder))?;
+        }
+        let mut made = false;
+        for shard in 0..=u8::MAX {
+            let folder = blobs.join(hex(&[shard]));
+            match std::fs::create_dir(&folder) {
+                Ok(()) => made = true,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(failed(&folder)(error)),
+            }
+        }
+        if made {
+            for folder in [&blobs, &options.folder] {
+                File::open(folder).and_then(|dir| dir.sync_all()).map_err(failed(folder))?;
+            }
+        }
+        let staging_dir = File::open(&staging).map_err(failed(&staging))?;
+        let probe = staging.join("probe");
+        File::create(&probe).and_then(|_| std::fs::remove_file(&probe)).map_err(failed(&staging))?;
+        Ok(LocalStore(Arc::new(Inner {
+            folder: options.folder,
+            durability: options.durability,
+            reserve_bytes: options.reserve_bytes,
+            staging: staging_dir,
+            poisoned: Mutex::new(HashSet::new()),
+        })))
+    }
+
+    /// Runs `work` on the pool of threads that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = self.0.clone();
+        let run = move || metrics::timed(op, || work(&inner));
+        match tokio::task::spawn_blocking(run).await {
+            Ok(result) => result,
+            Err(error) => Err(Error::internal("storage task", error)),
+        }
+    }
+}
+
+impl Inner {
+    fn stage_path(&self, stage: UploadId) -> PathBuf {
+        self.folder.join("staging").join(stage.to_string())
+    }
+
+    fn shard_path(&self, shard: u8) -> PathBuf {
+        self.folder.join("blobs").join(hex(&[shard]))
+    }
+
+    fn blob_path(&self, blob: BlobId) -> PathBuf {
+        self.shard_path(blob.as_bytes()[0]).join(blob.to_string())
+    }
+
+    /// Free bytes beyond the reserve.
+    fn available(&self) -> Result<u64> {
+        let stat = rustix::fs::fstatvfs(&self.staging).map_err(|e| failure("statvfs", e.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize).saturating_sub(self.reserve_bytes))
+    }
+
+    /// `storage_full` unless `bytes` more fit.
+    fn check_space(&self, bytes: u64) -> Result<()> {
+        if self.available()? < bytes { Err(full("reserve", Errno::NOSPC.into())) } else { Ok(()) }
+    }
+
+    fn check_poison(&self, stage: UploadId) -> Result<()> {
+        if self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).contains(&stage) {
+            return Err(Error::broken(format!(
+                "stage {stage} failed to sync before: its bytes cannot be trusted"
+            )));
+        }
+        Ok(())
+    }
+
+    fn poison(&self, stage: UploadId) {
+        self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).insert(stage);
+    }
+
+    fn create_stage(&self, stage: UploadId, size: Option<u64>, kind: StageKind) -> Result<()> {
+        self.check_space(size.unwrap_or(0))?;
+        let path = self.stage_path(stage);
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|e| failure("create stage", e))?;
+        let prepared = self.reserve(&file, size).and_then(|()| match (kind, self.durability) {
+            (StageKind::Session, Durability::Power) => sync::file("create stage", &self.staging),
+            (StageKind::Request, _) | (_, Durability::Process) => Ok(()),
+        });
+        if prepared.is_err()
+            && let Err(error) = std::fs::remove_file(&path)
+        {
+            tracing::warn!(%error, %stage, "a stage that could not be prepared is left over");
+        }
+        prepared
+    }
+
+    /// Takes the space of a known size from the disk now, so that no later write can fail for want of it.
+    fn reserve(&self, file: &File, size: Option<u64>) -> Result<()> {
+        /// Below this the system calls cost more than an early answer is worth.
+        const WORTH_RESERVING_BYTES: u64 = 128 << 10;
+        let Some(size) = size.filter(|size| *size >= WORTH_RESERVING_BYTES) else { return Ok(()) };
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+            Ok(()) => Ok(()),
+            // The filesystem cannot reserve; a full disk will then be noticed while writing.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(errno) => Err(failure("reserve space", errno.into())),
+        }
+    }
+
+    fn publish(&self, stage: UploadId, blob: BlobId, size: u64) -> Result<()> {
+        self.check_poison(stage)?;
+        let from = self.stage_path(stage);
+        let to = self.blob_path(blob);
+        let file = match File::options().write(true).open(&from) {
+            Ok(file) => file,
+            // Published before a crash, or never there: the blob itself tells.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.confirm(blob, size),
+            Err(error) => return Err(failure("open stage", error)),
+        };
+        let found = file.metadata().map_err(|e| failure("stat stage", e))?.len();
+        if found != size {
+            return Err(lost(format!("stage {stage} has {found} bytes instead of {size}")));
+        }
+        if self.durability == Durability::Power
+            && let Err(error) = sync::file("publish", &file)
+        {
+            self.poison(stage);
+            return Err(error);
+        }
+        rustix::fs::renameat_with(rustix::fs::CWD, &from, rustix::fs::CWD, &to, RenameFlags::NOREPLACE)
+            .map_err(|e| failure("name blob", e.into()))?;
+        if self.durability == Durability::Power {
+            sync::folder("publish", &self.shard_path(blob.as_bytes()[0]))?;
+            sync::file("publish", &self.staging)?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure a blob that was named before a crash is whole and durable.
+    fn confirm(&self, blob: BlobId, size: u64) -> Result<()> {
+        let file = read::open(self, blob, size)?;
+        if self.durability == Durability::Power {
+            sync::file("publish", &file)?;
+            sync::folder("publish", &self.shard_path(blob.as_bytes()[0]))?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, op: &'static str, path: &Path) -> Result<()> {
+        match std::fs::remove_file(path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failure(op, error)),
+        }
+    }
+
+    fn names<T>(&self, folder: &Path, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<(T, u64)>> {
+        let read = |e| failure("list folder", e);
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(read)? {
+            let entry = entry.map_err(read)?;
+            let Some(id) = entry.file_name().to_str().and_then(&parse) else { continue };
+            // A file that goes away while the folder is read is no longer there to be listed.
+            let Ok(metadata) = entry.metadata() else { continue };
+            let age = metadata.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
+            found.push((id, age.as_secs()));
+        }
+        Ok(found)
+    }
+}
+
+#[async_trait]
+impl Storage for LocalStore {
+    async fn create_stage(&self, stage: UploadId, size: Option<u64>, kind: StageKind) -> Result<()> {
+        self.blocking("create_stage", move |inner| inner.create_stage(stage, size, kind)).await
+    }
+
+    async fn extent_writer(
+        &self,
+        stage: UploadId,
+        offset: u64,
+        observer: Observer,
+    ) -> Result<Box<dyn ExtentWriter>> {
+        let inner = self.0.clone();
+        self.blocking("open_stage", move |_| write::LocalWriter::open(inner, stage, offset, observer)).await
+    }
+
+    async fn publish(&self, stage: UploadId, blob: BlobId, size: u64) -> Result<()> {
+        self.blocking("publish", move |inner| inner.publish(stage, blob, size)).await
+    }
+
+    async fn discard_stage(&self, stage: UploadId) -> Result<()> {
+        self.blocking("discard_stage", move |inner| {
+            inner.remove("discard stage", &inner.stage_path(stage))?;
+            inner.poisoned.lock().unwrap_or_else(PoisonError::into_inner).remove(&stage);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn delete(&self, blob: BlobId) -> Result<()> {
+        self.blocking("delete", move |inner| inner.remove("delete blob", &inner.blob_path(blob))).await
+    }
+
+    async fn blob_size(&self, blob: BlobId) -> Result<Option<u64>> {
+        self.blocking("stat", move |inner| match std::fs::metadata(inner.blob_path(blob)) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failure("stat blob", error)),
+        })
+        .await
+    }
+
+    fn reader(&self) -> Box<dyn Reader> {
+        Box::new(read::LocalReader::new(self.clone()))
+    }
+
+    async fn stages(&self) -> Result<Vec<UploadId>> {
+        self.blocking("list", |inner| {
+            let stages = inner.names(&inner.folder.join("staging"), UploadId::parse)?;
+            Ok(stages.into_iter().map(|(id, _)| id).collect())
+        })
+        .await
+    }
+
+    async fn blobs(&self, shard: u8) -> Result<Vec<(BlobId, u64)>> {
+        self.blocking("list", move |inner| inner.names(&inner.shard_path(shard), BlobId::parse)).await
+    }
+
+    async fn available(&self) -> Result<u64> {
+        self.blocking("statvfs", Inner::available).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.blocking("check", |inner| {
+            let path = inner.folder.join("staging").join("probe");
+            File::create(&path).and_then(|_| std::fs::remove_file(&path)).map_err(|e| failure("probe", e))
+        })
+        .await
+    }
+}
+
+/// The domain's word for what the system said; a full disk is the caller's to know, all else the operator's.
+fn failure(op: &'static str, error: io::Error) -> Error {
+    match Errno::from_io_error(&error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => full(op, error),
+        _ => {
+            ::metrics::counter!(metrics::ERRORS, "op" => op, "kind" => "io").increment(1);
+            Error::internal(op, error)
+        }
+    }
+}
+
+fn full(op: &'static str, error: io::Error) -> Error {
+    ::metrics::counter!(metrics::ERRORS, "op" => op, "kind" => "full").increment(1);
+    Error::new(
+        Code::StorageFull,
+        "The server's disk is full. Nothing that was stored is lost; delete files or ask the operator for space, then send this again.",
+    )
+    .with_source(error)
+}
+
+/// Bytes that a record promises are not there: a message that a person has to see.
+fn lost(what: String) -> Error {
+    tracing::error!(what, "stored bytes are missing or damaged");
+    Error::new(
+        Code::DataLost,
+        "The stored bytes of this file are missing or damaged. The operator has been alarmed.",
+    )
+    .with_source(what)
+}

@@ -1,0 +1,26 @@
+//! Names and units of what this room measures.
+
+use metrics::{Unit, describe_counter, describe_histogram};
+use std::time::Instant;
+
+/// Seconds an operation took, by `op`.
+pub const OPERATION_DURATION: &str = "carrack_storage_operation_duration_seconds";
+/// Seconds an fsync or fdatasync took.
+pub const FSYNC_DURATION: &str = "carrack_storage_fsync_duration_seconds";
+/// Failed operations, by `op` and `kind`.
+pub const ERRORS: &str = "carrack_storage_errors_total";
+
+/// Registers help texts and units with the installed recorder.
+pub fn describe() {
+    describe_histogram!(OPERATION_DURATION, Unit::Seconds, "Duration of storage operations by operation.");
+    describe_histogram!(FSYNC_DURATION, Unit::Seconds, "Duration of fsync and fdatasync.");
+    describe_counter!(ERRORS, "Failed storage operations by operation and kind (full, io).");
+}
+
+/// Runs `work` and records how long it took.
+pub(crate) fn timed<T>(op: &'static str, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = work();
+    metrics::histogram!(OPERATION_DURATION, "op" => op).record(start.elapsed().as_secs_f64());
+    result
+}
