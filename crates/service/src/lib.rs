@@ -1,1 +1,106 @@
-//! placeholder
+//! What the product does. Methods demand a [`carrack_domain::Grant`] for what they touch and know nothing of HTTP.
+//!
+//! [`Service`] holds one value per feature; all of them share the rooms below through [`Core`].
+
+pub mod access;
+pub mod archive;
+pub mod bucket;
+pub mod download;
+pub mod file;
+pub mod health;
+pub mod maintenance;
+pub mod metrics;
+pub mod upload;
+
+use bytes::Bytes;
+use carrack_catalog::Catalog;
+use carrack_domain::{Clock, Entropy, Result};
+use carrack_storage::Storage;
+use std::num::NonZeroU64;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::task::TaskTracker;
+
+/// Bytes that arrive: each item is what came, or why no more will come. An error is never the end of a body.
+pub type Body = Pin<Box<dyn futures_util::Stream<Item = Result<Bytes>> + Send>>;
+
+/// What an operator may set; see `carrack config`.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The largest file, in bytes.
+    pub file_size_max: u64,
+    /// Bytes of a part unless the client wishes otherwise.
+    pub part_size: NonZeroU64,
+    /// How long an upload lives after its last part.
+    pub upload_ttl: Duration,
+    /// The most entries of an archive.
+    pub archive_entries_max: usize,
+    /// The most bytes of an archive.
+    pub archive_bytes_max: u64,
+}
+
+/// What every feature needs.
+pub struct Core {
+    /// The facts.
+    pub catalog: Arc<dyn Catalog>,
+    /// The bytes.
+    pub storage: Arc<dyn Storage>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// What the operator set.
+    pub limits: Limits,
+    /// Owns the tasks that have to finish their bookkeeping although their client has gone; awaited at shutdown.
+    pub tasks: TaskTracker,
+}
+
+impl Core {
+    /// Runs `work` to its end, even when the caller stops waiting.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match self.tasks.spawn(work).await {
+            Ok(result) => result,
+            Err(error) => Err(carrack_domain::Error::internal("task", error)),
+        }
+    }
+}
+
+/// The product.
+pub struct Service {
+    /// Buckets.
+    pub buckets: bucket::Buckets,
+    /// Facts of files, listings, deletion.
+    pub files: file::Files,
+    /// What comes in.
+    pub uploads: upload::Uploads,
+    /// What goes out.
+    pub downloads: download::Downloads,
+    /// Many files as one.
+    pub archives: archive::Archives,
+    /// Whether it works.
+    pub health: health::Health,
+    /// What happens without being asked.
+    pub maintenance: Arc<maintenance::Maintenance>,
+}
+
+impl Service {
+    /// The product over these rooms.
+    pub fn new(core: Core) -> Service {
+        let core = Arc::new(core);
+        let manifests = Arc::new(archive::Manifests::default());
+        let maintenance = Arc::new(maintenance::Maintenance::new(core.clone(), manifests.clone()));
+        Service {
+            buckets: bucket::Buckets::new(core.clone()),
+            files: file::Files::new(core.clone(), maintenance.clone()),
+            uploads: upload::Uploads::new(core.clone(), maintenance.clone()),
+            downloads: download::Downloads::new(core.clone()),
+            archives: archive::Archives::new(core.clone(), manifests),
+            health: health::Health::new(core),
+            maintenance,
+        }
+    }
+}

@@ -5,7 +5,7 @@
     reason = "a failed expectation here is a failed test of the caller"
 )]
 
-use crate::{Observer, StageKind, Storage};
+use crate::{Flush, Observer, StageKind, Storage};
 use bytes::Bytes;
 use carrack_domain::rope::Extent;
 use carrack_domain::{BlobId, Code, Entropy, UploadId};
@@ -39,7 +39,7 @@ async fn write(store: &dyn Storage, stage: UploadId, offset: u64, bytes: &Bytes)
     for part in bytes.chunks(1000) {
         writer.write(vec![bytes.slice_ref(part)]).await.unwrap();
     }
-    writer.finish().await.unwrap();
+    writer.finish(Flush::Now).await.unwrap();
 }
 
 async fn blob_of(store: &dyn Storage, entropy: &dyn Entropy, bytes: &Bytes) -> BlobId {
@@ -81,8 +81,9 @@ async fn observers_see_every_byte_in_order(store: &dyn Storage, entropy: &dyn En
     let mut writer = store.extent_writer(stage, 7, observer).await.unwrap();
     writer.write(vec![bytes.slice(..10), bytes.slice(10..20_000)]).await.unwrap();
     writer.write(vec![bytes.slice(20_000..)]).await.unwrap();
-    writer.finish().await.unwrap();
+    writer.finish(Flush::Now).await.unwrap();
     assert_eq!(*seen.lock().unwrap(), bytes);
+    assert_eq!(store.read_stage(stage, 17, 30_000).await.unwrap(), bytes[10..30_010]);
     store.discard_stage(stage).await.unwrap();
 }
 

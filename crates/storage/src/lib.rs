@@ -35,6 +35,15 @@ pub enum StageKind {
     Request,
 }
 
+/// When the bytes of an extent become durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// Before [`ExtentWriter::finish`] returns.
+    Now,
+    /// When the stage is published, which follows at once: one wait for the disk instead of two.
+    AtPublish,
+}
+
 /// Sees the bytes of an extent in order, on the thread that writes them, where they are warm in the cache.
 pub type Observer = Box<dyn FnMut(&[u8]) + Send>;
 
@@ -57,6 +66,9 @@ pub trait Storage: Send + Sync + 'static {
     /// Gives the stage's bytes, `size` of them, the blob's final name, durably. Doing it again after a crash at any
     /// point is fine. `data_lost` when neither stage nor blob has these bytes.
     async fn publish(&self, stage: UploadId, blob: BlobId, size: u64) -> Result<()>;
+
+    /// `len` bytes of a stage at `offset`, as they were written: for digests that cannot be joined from extents.
+    async fn read_stage(&self, stage: UploadId, offset: u64, len: usize) -> Result<Bytes>;
 
     /// Deletes a stage and gives its space back. Nothing when there is none.
     async fn discard_stage(&self, stage: UploadId) -> Result<()>;
@@ -90,8 +102,9 @@ pub trait ExtentWriter: Send {
     /// Writes the bytes that follow. Returns when they are taken, at most one call's bytes being still under way.
     async fn write(&mut self, bytes: Vec<Bytes>) -> Result<()>;
 
-    /// Waits until everything is written and as durable as configured. Only then may the extent be acknowledged.
-    async fn finish(self: Box<Self>) -> Result<()>;
+    /// Waits until everything is written and, with [`Flush::Now`], as durable as configured. Only then may the
+    /// extent be acknowledged.
+    async fn finish(self: Box<Self>, flush: Flush) -> Result<()>;
 
     /// Waits until nothing is being written any more, keeping nothing: the extent is free for another writer.
     async fn abandon(self: Box<Self>);

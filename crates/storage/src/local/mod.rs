@@ -10,6 +10,7 @@ mod write;
 
 use crate::{Durability, ExtentWriter, Observer, Reader, StageKind, Storage, metrics};
 use async_trait::async_trait;
+use bytes::Bytes;
 use carrack_domain::id::hex;
 use carrack_domain::{BlobId, Code, Error, Result, UploadId};
 use rustix::fs::{FallocateFlags, RenameFlags};
@@ -17,6 +18,7 @@ use rustix::io::Errno;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -245,8 +247,7 @@ impl Inner {
             let Some(id) = entry.file_name().to_str().and_then(&parse) else { continue };
             // A file that goes away while the folder is read is no longer there to be listed.
             let Ok(metadata) = entry.metadata() else { continue };
-            let age = metadata.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
-            found.push((id, age.as_secs()));
+            found.push((id, age_secs(&metadata)));
         }
         Ok(found)
     }
@@ -270,6 +271,16 @@ impl Storage for LocalStore {
 
     async fn publish(&self, stage: UploadId, blob: BlobId, size: u64) -> Result<()> {
         self.blocking("publish", move |inner| inner.publish(stage, blob, size)).await
+    }
+
+    async fn read_stage(&self, stage: UploadId, offset: u64, len: usize) -> Result<Bytes> {
+        self.blocking("read_stage", move |inner| {
+            let file = File::open(inner.stage_path(stage)).map_err(|e| failure("open stage", e))?;
+            let mut buffer = vec![0; len];
+            file.read_exact_at(&mut buffer, offset).map_err(|e| failure("read stage", e))?;
+            Ok(buffer.into())
+        })
+        .await
     }
 
     async fn discard_stage(&self, stage: UploadId) -> Result<()> {
@@ -321,6 +332,13 @@ impl Storage for LocalStore {
         })
         .await
     }
+}
+
+/// Seconds since a file got its present name or content. The change time it is, since renaming leaves the time of the
+/// last write as it was.
+fn age_secs(metadata: &std::fs::Metadata) -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+    u64::try_from(now.saturating_sub(metadata.ctime())).unwrap_or(0)
 }
 
 /// The domain's word for what the system said; a full disk is the caller's to know, all else the operator's.

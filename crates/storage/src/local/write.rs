@@ -1,7 +1,7 @@
 //! Writing one extent: hash and write on a thread that may block, while the next bytes are received.
 
 use super::{Inner, failure, sync};
-use crate::{Durability, ExtentWriter, Observer};
+use crate::{Durability, ExtentWriter, Flush, Observer};
 use async_trait::async_trait;
 use bytes::Bytes;
 use carrack_domain::{Error, Result, UploadId};
@@ -68,9 +68,9 @@ impl ExtentWriter for LocalWriter {
         Ok(())
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<()> {
+    async fn finish(mut self: Box<Self>, flush: Flush) -> Result<()> {
         let sink = self.settle().await?;
-        if sink.inner.durability == Durability::Process {
+        if flush == Flush::AtPublish || sink.inner.durability == Durability::Process {
             return Ok(());
         }
         let synced = tokio::task::spawn_blocking(move || {

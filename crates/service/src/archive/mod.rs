@@ -1,0 +1,117 @@
+//! Many files as one ZIP. Its bytes are never built: a manifest of what the catalog knows gives length, ETag and the
+//! bytes at any offset.
+
+mod layout;
+mod manifests;
+mod plan;
+
+use crate::{Core, metrics};
+use carrack_domain::access::{ArchiveFile, ArchivePrefix};
+use carrack_domain::{BucketName, Code, ETag, Error, Grant, Result, Rope, Timestamp};
+use carrack_storage::Reader;
+use carrack_zip::Manifest;
+use layout::ZipLayout;
+pub(crate) use manifests::Manifests;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What goes into an archive. Every variant carries the grants for what it names.
+pub enum Selection {
+    /// Everything below a prefix; names are what follows the prefix's last `/`.
+    Prefix(Grant<ArchivePrefix>),
+    /// These files of one bucket; names are the keys without the folder they all share.
+    Files(Vec<Grant<ArchiveFile>>),
+}
+
+/// An archive, ready to be sent.
+pub struct Archive {
+    /// Its bytes.
+    pub rope: Rope,
+    /// Reads the blobs in it.
+    pub reader: Box<dyn Reader>,
+    /// Keeps the blobs in it from being deleted; hold it as long as the rope is read.
+    pub hold: Arc<dyn Send + Sync>,
+}
+
+/// Makes archives.
+pub struct Archives {
+    core: Arc<Core>,
+    manifests: Arc<Manifests>,
+    /// One manifest is laid out at a time: the many connections of one download wait for the first one's work.
+    planning: tokio::sync::Mutex<()>,
+}
+
+impl Archives {
+    pub(crate) fn new(core: Arc<Core>, manifests: Arc<Manifests>) -> Archives {
+        Archives { core, manifests, planning: tokio::sync::Mutex::new(()) }
+    }
+
+    /// The ZIP of a selection, stored. The same files make the same bytes, every time and everywhere.
+    ///
+    /// `empty_selection`, `archive_too_large`, `file_not_found` for a key that is not there.
+    pub async fn zip(&self, selection: Selection) -> Result<Archive> {
+        let manifest = self.manifest(selection).await?;
+        let etag =
+            ETag::new(manifest.etag()).ok_or_else(|| Error::broken("an archive's tag is not a tag"))?;
+        let modified = Timestamp::from_millis(manifest.modified().saturating_mul(1000));
+        let rope = Rope::new(Arc::new(ZipLayout::new(manifest.clone())), etag, modified);
+        Ok(Archive { rope, reader: self.core.storage.reader(), hold: manifest })
+    }
+
+    async fn manifest(&self, selection: Selection) -> Result<Arc<Manifest>> {
+        let bucket = selection.bucket()?.clone();
+        let fingerprint = selection.fingerprint();
+        let generation = self.core.catalog.generation(&bucket).await?;
+        if let Some(manifest) = self.manifests.get(&fingerprint, generation) {
+            return Ok(manifest);
+        }
+        let _turn = self.planning.lock().await;
+        let generation = self.core.catalog.generation(&bucket).await?;
+        if let Some(manifest) = self.manifests.get(&fingerprint, generation) {
+            return Ok(manifest);
+        }
+        // From before the look-up until the manifest is registered no blob may be deleted.
+        let building = self.manifests.build();
+        let started = Instant::now();
+        let (manifest, generation) = plan::plan(&self.core, selection).await?;
+        ::metrics::histogram!(metrics::ARCHIVE_PLAN_DURATION).record(started.elapsed().as_secs_f64());
+        Ok(building.keep(fingerprint, generation, manifest))
+    }
+}
+
+impl Selection {
+    fn bucket(&self) -> Result<&BucketName> {
+        match self {
+            Selection::Prefix(grant) => Ok(&grant.resource().bucket),
+            Selection::Files(grants) => {
+                grants.first().map(|grant| &grant.resource().bucket).ok_or_else(|| {
+                    Error::new(Code::EmptySelection, "The selection is empty: name at least one file.")
+                })
+            }
+        }
+    }
+
+    /// Tells selections apart in the cache.
+    fn fingerprint(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut field = |text: &str| {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        };
+        match self {
+            Selection::Prefix(grant) => {
+                field("prefix");
+                field(grant.resource().bucket.as_str());
+                field(grant.resource().prefix.as_str());
+            }
+            Selection::Files(grants) => {
+                field("files");
+                for grant in grants {
+                    field(grant.resource().bucket.as_str());
+                    field(grant.resource().key.as_str());
+                }
+            }
+        }
+        *hasher.finalize().as_bytes()
+    }
+}

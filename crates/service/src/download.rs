@@ -1,0 +1,164 @@
+//! What goes out: a rope's slice on its way to a client.
+
+use crate::{Core, metrics};
+use bytes::Bytes;
+use carrack_domain::access::ReadFile;
+use carrack_domain::file::File;
+use carrack_domain::rope::{Extent, Slice};
+use carrack_domain::{Code, Grant, Result, Rope};
+use carrack_storage::Reader;
+use std::sync::Arc;
+
+/// Bytes read at once. Large enough to amortise a system call, small enough that a slow client costs little.
+const READ_BYTES: u64 = 256 << 10;
+/// Extents gathered into one read: many small files of a ZIP become one buffer.
+const GATHER_MAX: usize = 128;
+
+/// Opens files for download.
+pub struct Downloads {
+    core: Arc<Core>,
+}
+
+/// A file that is open: its bytes are there, and stay while this lives.
+pub struct OpenFile {
+    /// The file's facts.
+    pub file: File,
+    /// Its content.
+    pub rope: Rope,
+    /// Has its blob open.
+    pub reader: Box<dyn Reader>,
+}
+
+impl Downloads {
+    pub(crate) fn new(core: Arc<Core>) -> Downloads {
+        Downloads { core }
+    }
+
+    /// A file's content, opened: everything that can fail before the first byte has not failed.
+    pub async fn open(&self, grant: &Grant<ReadFile>) -> Result<OpenFile> {
+        let place = grant.resource();
+        let mut reader = self.core.storage.reader();
+        let mut file = self.core.catalog.file(&place.bucket, &place.key).await?;
+        if let Err(error) = reader.open(file.blob.id, file.blob.size).await {
+            // Replaced or deleted between the two look-ups? Then that is the answer, not the missing blob.
+            let now = self.core.catalog.file(&place.bucket, &place.key).await?;
+            if error.code() != Code::DataLost || now.blob.id == file.blob.id {
+                return Err(error);
+            }
+            file = now;
+            reader.open(file.blob.id, file.blob.size).await?;
+        }
+        let rope = Rope::of_blob(file.blob, file.etag(), file.created_at);
+        Ok(OpenFile { file, rope, reader })
+    }
+}
+
+/// What a transfer is, for the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole file.
+    Full,
+    /// A part of one, or several.
+    Range,
+    /// An archive or a part of one.
+    Zip,
+}
+
+impl Kind {
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Full => "full",
+            Kind::Range => "range",
+            Kind::Zip => "zip",
+        }
+    }
+}
+
+/// A slice under way. Every way it can end, also being dropped in the middle, is counted.
+pub struct Transfer {
+    slice: Slice,
+    reader: Box<dyn Reader>,
+    /// An extent that did not fit into the read before.
+    rest: Option<Extent>,
+    kind: Kind,
+    sent: u64,
+    result: &'static str,
+    /// What has to live until the last byte is read, such as an archive's manifest.
+    _hold: Option<Arc<dyn Send + Sync>>,
+}
+
+impl Transfer {
+    /// Begins to send `slice`, reading with `reader`; `hold` lives as long as the transfer.
+    pub fn new(
+        slice: Slice,
+        reader: Box<dyn Reader>,
+        kind: Kind,
+        hold: Option<Arc<dyn Send + Sync>>,
+    ) -> Transfer {
+        ::metrics::gauge!(metrics::DOWNLOADS_IN_PROGRESS, "kind" => kind.as_str()).increment(1);
+        Transfer { slice, reader, rest: None, kind, sent: 0, result: "aborted", _hold: hold }
+    }
+
+    /// The bytes that follow; `None` after the last. After an error the answer has to end as a broken one.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        let extents = self.gather();
+        if extents.is_empty() {
+            self.result = "completed";
+            return Ok(None);
+        }
+        match self.reader.read(extents).await {
+            Ok(bytes) => {
+                self.sent += bytes.len() as u64;
+                if self.slice.is_empty() && self.rest.is_none() {
+                    self.result = "completed";
+                }
+                Ok(Some(bytes))
+            }
+            Err(error) => {
+                self.result = "failed";
+                Err(error)
+            }
+        }
+    }
+
+    /// Extents of up to [`READ_BYTES`] together, in order.
+    fn gather(&mut self) -> Vec<Extent> {
+        let mut extents = Vec::new();
+        let mut total = 0;
+        while total < READ_BYTES && extents.len() < GATHER_MAX {
+            let Some(extent) = self.rest.take().or_else(|| self.slice.next()) else { break };
+            let (now, later) = split(extent, READ_BYTES - total);
+            total += now.len();
+            extents.push(now);
+            self.rest = later;
+        }
+        extents
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        let kind = self.kind.as_str();
+        ::metrics::gauge!(metrics::DOWNLOADS_IN_PROGRESS, "kind" => kind).decrement(1);
+        ::metrics::counter!(metrics::DOWNLOAD_BYTES, "kind" => kind).increment(self.sent);
+        ::metrics::counter!(metrics::DOWNLOADS, "kind" => kind, "result" => self.result).increment(1);
+    }
+}
+
+/// The first `len_max` bytes of an extent, and what remains.
+fn split(extent: Extent, len_max: u64) -> (Extent, Option<Extent>) {
+    if extent.len() <= len_max {
+        return (extent, None);
+    }
+    match extent {
+        Extent::Inline(mut bytes) => {
+            let first = bytes.split_to(len_max as usize);
+            (Extent::Inline(first), Some(Extent::Inline(bytes)))
+        }
+        Extent::Blob { blob, size, offset, len } => (
+            Extent::Blob { blob, size, offset, len: len_max },
+            Some(Extent::Blob { blob, size, offset: offset + len_max, len: len - len_max }),
+        ),
+    }
+}

@@ -1,0 +1,104 @@
+//! Facts of files, listings, deletion, chunk lists.
+
+use crate::Core;
+use crate::maintenance::Maintenance;
+use carrack_catalog::{ChunkList, ListQuery, Listing};
+use carrack_domain::access::{DeleteFile, ListFiles, ReadFile};
+use carrack_domain::file::{File, Precondition};
+use carrack_domain::rope::Extent;
+use carrack_domain::{Error, Grant, Result};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// The most entries of a page.
+pub const PAGE_MAX: usize = 1000;
+
+/// Chunks are at least this large, and doubled until a file has at most [`CHUNKS_MAX`].
+const CHUNK_BYTES_MIN: u64 = 4 << 20;
+const CHUNKS_MAX: u64 = 10_000;
+/// How many chunk lists are computed at once: each reads its whole file.
+const CHUNKING_MAX: usize = 2;
+
+/// Files as facts; their content is [`crate::download::Downloads`]'.
+pub struct Files {
+    core: Arc<Core>,
+    maintenance: Arc<Maintenance>,
+    chunking: Semaphore,
+}
+
+impl Files {
+    pub(crate) fn new(core: Arc<Core>, maintenance: Arc<Maintenance>) -> Files {
+        Files { core, maintenance, chunking: Semaphore::new(CHUNKING_MAX) }
+    }
+
+    /// A file's facts.
+    pub async fn get(&self, grant: &Grant<ReadFile>) -> Result<File> {
+        self.core.catalog.file(&grant.resource().bucket, &grant.resource().key).await
+    }
+
+    /// A page of files below the granted prefix; `limit` is cut to [`PAGE_MAX`].
+    pub async fn list(
+        &self,
+        grant: &Grant<ListFiles>,
+        delimiter: Option<char>,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Listing> {
+        let prefix = grant.resource().prefix.clone();
+        let query = ListQuery { prefix, delimiter, after, limit: limit.clamp(1, PAGE_MAX) };
+        self.core.catalog.list(&grant.resource().bucket, &query).await
+    }
+
+    /// Deletes a file, and its bytes as soon as nothing needs them.
+    pub async fn delete(&self, grant: &Grant<DeleteFile>, precondition: &Precondition) -> Result<()> {
+        let place = grant.resource();
+        let orphan = self.core.catalog.delete_file(&place.bucket, &place.key, precondition).await?;
+        if let Some(blob) = orphan {
+            self.maintenance.collect(blob).await;
+        }
+        Ok(())
+    }
+
+    /// The file and what each of its pieces hashes to. The list is computed when it is first asked for, by reading
+    /// the file once, and kept as long as the content.
+    pub async fn chunks(&self, grant: &Grant<ReadFile>) -> Result<(File, ChunkList)> {
+        let file = self.get(grant).await?;
+        if let Some(chunks) = self.core.catalog.chunks(&file.blob.id).await? {
+            return Ok((file, chunks));
+        }
+        let _permit = self.chunking.acquire().await.map_err(|e| Error::internal("wait for a turn", e))?;
+        if let Some(chunks) = self.core.catalog.chunks(&file.blob.id).await? {
+            return Ok((file, chunks));
+        }
+        let chunks = self.compute_chunks(&file).await?;
+        self.core.catalog.put_chunks(&file.blob.id, &chunks).await?;
+        Ok((file, chunks))
+    }
+
+    async fn compute_chunks(&self, file: &File) -> Result<ChunkList> {
+        const STEP_BYTES: u64 = 1 << 20;
+        let (blob, size) = (file.blob.id, file.blob.size);
+        let mut chunk_size = CHUNK_BYTES_MIN;
+        while size.div_ceil(chunk_size) > CHUNKS_MAX {
+            chunk_size *= 2;
+        }
+        let mut reader = self.core.storage.reader();
+        reader.open(blob, size).await?;
+        let mut hashes = Vec::new();
+        let mut hasher = blake3::Hasher::new();
+        let mut at = 0;
+        while at < size {
+            let len = STEP_BYTES.min(size - at);
+            let bytes = reader.read(vec![Extent::Blob { blob, size, offset: at, len }]).await?;
+            hasher.update(&bytes);
+            at += len;
+            if at == size || at.is_multiple_of(chunk_size) {
+                hashes.push(*hasher.finalize().as_bytes());
+                hasher.reset();
+            }
+            // The bytes come from the page cache without a wait: let others have a turn.
+            tokio::task::yield_now().await;
+        }
+        Ok(ChunkList { chunk_size, hashes })
+    }
+}

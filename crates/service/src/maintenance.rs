@@ -1,0 +1,171 @@
+//! What happens without being asked: recovery at the start, expiry, deletion of bytes that nothing needs, and looking
+//! for records without bytes and bytes without records.
+//!
+//! *Order.* Records go before bytes, so a crash in the middle leaves bytes too many, never too few.
+
+use crate::archive::Manifests;
+use crate::{Core, metrics, upload};
+use carrack_domain::upload::UploadState;
+use carrack_domain::{BlobId, Result};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Rows looked at in one go.
+const BATCH: usize = 256;
+/// Bytes without a record that are younger may belong to an upload that is just being committed.
+const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+
+/// See the module's documentation.
+pub struct Maintenance {
+    core: Arc<Core>,
+    manifests: Arc<Manifests>,
+}
+
+/// What a look through everything found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// Records whose bytes are missing.
+    pub lost: u64,
+    /// Stored bytes without a record, deleted.
+    pub orphans: u64,
+}
+
+impl Maintenance {
+    pub(crate) fn new(core: Arc<Core>, manifests: Arc<Manifests>) -> Maintenance {
+        Maintenance { core, manifests }
+    }
+
+    /// Before the first request: completes what was being completed, and deletes stages that no upload owns. Must run
+    /// while no other process uses the store.
+    pub async fn recover(&self) -> Result<()> {
+        for upload in self.core.catalog.finishing_uploads().await? {
+            let id = upload.id;
+            match upload::finish::roll_forward(&self.core, upload).await {
+                Ok(_) => tracing::info!(upload = %id, "completed an upload that was interrupted"),
+                Err(error) => {
+                    tracing::error!(upload = %id, error = error.chain(), "an upload could not be completed")
+                }
+            }
+        }
+        for stage in self.core.storage.stages().await? {
+            if !self.core.catalog.has_upload(&stage).await? {
+                self.core.storage.discard_stage(stage).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One round of the regular work: expired uploads, unreferenced blobs, gauges.
+    pub async fn round(&self) -> Result<()> {
+        loop {
+            let expired = self.core.catalog.expired_uploads(self.core.clock.now(), BATCH).await?;
+            for id in &expired {
+                // Bytes first here: a stage without its bytes is an upload that was expired anyway.
+                self.core.storage.discard_stage(*id).await?;
+                self.core.catalog.delete_upload(id).await?;
+                ::metrics::counter!(metrics::UPLOADS, "kind" => "parts", "result" => "expired").increment(1);
+            }
+            if expired.len() < BATCH {
+                break;
+            }
+        }
+        self.collect_all().await?;
+        ::metrics::gauge!(metrics::UPLOADS_OPEN).set(self.core.catalog.open_uploads().await? as f64);
+        ::metrics::gauge!(metrics::FREE_BYTES).set(self.core.storage.available().await? as f64);
+        Ok(())
+    }
+
+    /// Deletes every blob that nothing points at and nobody is reading as a part of an archive.
+    async fn collect_all(&self) -> Result<()> {
+        let mut skip = Vec::new();
+        loop {
+            let blobs = self.core.catalog.unreferenced_blobs(&skip, BATCH).await?;
+            if blobs.is_empty() {
+                return Ok(());
+            }
+            for blob in blobs {
+                if self.manifests.holds(blob) {
+                    skip.push(blob);
+                } else {
+                    self.core.storage.delete(blob).await?;
+                    self.core.catalog.forget_blob(&blob).await?;
+                }
+            }
+            if skip.len() >= BATCH {
+                return Ok(()); // The rest waits for the next round, so that this list stays short.
+            }
+        }
+    }
+
+    /// Deletes a blob that has just lost its last file, unless an archive under way needs it. A failure is left to the
+    /// next round: the record that it is to be deleted stays.
+    pub async fn collect(&self, blob: BlobId) {
+        if self.manifests.holds(blob) {
+            return;
+        }
+        let deleted = async {
+            self.core.storage.delete(blob).await?;
+            self.core.catalog.forget_blob(&blob).await
+        };
+        if let Err(error) = deleted.await {
+            tracing::warn!(%blob, error = error.chain(), "a blob will be deleted later");
+        }
+    }
+
+    /// Compares every record with what is stored. Slow on purpose: it runs beside the live traffic.
+    pub async fn reconcile(&self) -> Result<Reconciled> {
+        let lost = self.find_lost().await?;
+        ::metrics::gauge!(metrics::RECORDS_WITHOUT_DATA).set(lost as f64);
+        let mut orphans = 0;
+        for shard in 0..=u8::MAX {
+            for (blob, age_secs) in self.core.storage.blobs(shard).await? {
+                if age_secs >= ORPHAN_AGE.as_secs() && !self.is_known(blob).await? {
+                    tracing::warn!(%blob, "stored bytes without a record: deleted");
+                    self.core.storage.delete(blob).await?;
+                    orphans += 1;
+                }
+            }
+        }
+        ::metrics::counter!(metrics::ORPHANS).increment(orphans);
+        Ok(Reconciled { lost, orphans })
+    }
+
+    /// Whether a record names this blob, or an upload is being completed under it.
+    async fn is_known(&self, blob: BlobId) -> Result<bool> {
+        if self.core.catalog.blob(&blob).await?.is_some() {
+            return Ok(true);
+        }
+        let finishing = self.core.catalog.finishing_uploads().await?;
+        if finishing.iter().any(|upload| upload.state == UploadState::Finishing(blob)) {
+            return Ok(true);
+        }
+        // Completed between the two questions?
+        Ok(self.core.catalog.blob(&blob).await?.is_some())
+    }
+
+    async fn find_lost(&self) -> Result<u64> {
+        let mut lost = 0;
+        let mut after = None;
+        loop {
+            let blobs = self.core.catalog.blobs(after, BATCH).await?;
+            let Some((last, _)) = blobs.last() else { return Ok(lost) };
+            after = Some(*last);
+            for (blob, size) in blobs {
+                if self.core.storage.blob_size(blob).await? == Some(size) {
+                    continue;
+                }
+                if !self.still_referenced(blob).await? {
+                    continue; // Deleted while we looked.
+                }
+                lost += 1;
+                tracing::error!(%blob, size, "a record without its bytes");
+            }
+        }
+    }
+
+    async fn still_referenced(&self, blob: BlobId) -> Result<bool> {
+        let before = u128::from_be_bytes(*blob.as_bytes()).checked_sub(1);
+        let before = before.map(|id| BlobId::from_bytes(id.to_be_bytes()));
+        Ok(self.core.catalog.blobs(before, 1).await?.first().is_some_and(|(id, _)| *id == blob))
+    }
+}

@@ -1,0 +1,47 @@
+//! Names and units of what this room measures. Labels are bounded: never a path, user or id.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Uploads that ended, by `kind` (put, parts) and `result` (completed, failed, expired, deleted).
+pub const UPLOADS: &str = "carrack_uploads_total";
+/// Upload sessions that are open.
+pub const UPLOADS_OPEN: &str = "carrack_uploads_open";
+/// Bodies being received.
+pub const UPLOADS_IN_PROGRESS: &str = "carrack_uploads_in_progress";
+/// Parts, by `result` (ok, duplicate, conflict, digest, superseded, failed).
+pub const UPLOAD_PARTS: &str = "carrack_upload_parts_total";
+/// Bytes received into storage.
+pub const UPLOAD_BYTES: &str = "carrack_upload_bytes_total";
+/// Seconds from the last byte to the visible file.
+pub const COMPLETE_DURATION: &str = "carrack_upload_complete_duration_seconds";
+/// Transfers that ended, by `kind` (full, range, zip) and `result` (completed, aborted, failed).
+pub const DOWNLOADS: &str = "carrack_downloads_total";
+/// Transfers under way, by `kind`.
+pub const DOWNLOADS_IN_PROGRESS: &str = "carrack_downloads_in_progress";
+/// Bytes of content sent, by `kind`.
+pub const DOWNLOAD_BYTES: &str = "carrack_download_bytes_total";
+/// Seconds it took to lay out an archive.
+pub const ARCHIVE_PLAN_DURATION: &str = "carrack_archive_plan_duration_seconds";
+/// Records whose bytes are missing; must be 0.
+pub const RECORDS_WITHOUT_DATA: &str = "carrack_storage_records_without_data";
+/// Stored bytes without a record, found and deleted.
+pub const ORPHANS: &str = "carrack_storage_orphans_total";
+/// Bytes that can still be stored.
+pub const FREE_BYTES: &str = "carrack_storage_free_bytes";
+
+/// Registers help texts and units with the installed recorder.
+pub fn describe() {
+    describe_counter!(UPLOADS, "Uploads that ended, by kind and result.");
+    describe_gauge!(UPLOADS_OPEN, "Upload sessions that are open.");
+    describe_gauge!(UPLOADS_IN_PROGRESS, "Bodies being received.");
+    describe_counter!(UPLOAD_PARTS, "Parts by result.");
+    describe_counter!(UPLOAD_BYTES, Unit::Bytes, "Bytes received into storage.");
+    describe_histogram!(COMPLETE_DURATION, Unit::Seconds, "Time from the last byte to the visible file.");
+    describe_counter!(DOWNLOADS, "Transfers that ended, by kind and result.");
+    describe_gauge!(DOWNLOADS_IN_PROGRESS, "Transfers under way, by kind.");
+    describe_counter!(DOWNLOAD_BYTES, Unit::Bytes, "Bytes of content sent, by kind.");
+    describe_histogram!(ARCHIVE_PLAN_DURATION, Unit::Seconds, "Time to lay out an archive.");
+    describe_gauge!(RECORDS_WITHOUT_DATA, "Records whose bytes are missing; must be 0.");
+    describe_counter!(ORPHANS, "Stored bytes without a record, found and deleted.");
+    describe_gauge!(FREE_BYTES, Unit::Bytes, "Bytes that can still be stored.");
+}

@@ -1,0 +1,34 @@
+//! What comes in: a whole body at once, or numbered parts in any order. Both end in the same ledger arithmetic and
+//! the same way to finish.
+//!
+//! *Cancellation.* Bytes are received on tasks that outlive the connection, so every write under way is awaited and
+//! every stage is either recorded or discarded, whatever the client does.
+
+mod claims;
+mod digests;
+pub(crate) mod finish;
+mod parts;
+mod put;
+mod receive;
+
+pub use parts::{NewUpload, PartStored, UploadStatus};
+pub use put::Put;
+
+use crate::Core;
+use crate::maintenance::Maintenance;
+use claims::Claims;
+use std::sync::Arc;
+
+/// Takes uploads.
+pub struct Uploads {
+    core: Arc<Core>,
+    maintenance: Arc<Maintenance>,
+    /// Who is writing which part, and who is completing which upload.
+    claims: Arc<Claims>,
+}
+
+impl Uploads {
+    pub(crate) fn new(core: Arc<Core>, maintenance: Arc<Maintenance>) -> Uploads {
+        Uploads { core, maintenance, claims: Arc::default() }
+    }
+}

@@ -1,0 +1,286 @@
+//! Numbered parts: any order, any number at once, again after a cut.
+
+use super::claims::Place;
+use super::digests::{ExtentHasher, SharedHasher};
+use super::receive::{Expected, next, receive};
+use super::{Uploads, claims::Claim};
+use crate::{Body, Core, metrics};
+use carrack_domain::access::{FileRef, UseUploads, WriteFile};
+use carrack_domain::digest::Digest;
+use carrack_domain::file::{Metadata, Precondition};
+use carrack_domain::upload::{PartPlan, StoredExtent, Target, Upload, UploadState, ranges};
+use carrack_domain::{BucketName, Code, Error, Grant, Result, UploadId, access};
+use carrack_storage::{Flush, StageKind};
+use std::sync::Arc;
+
+/// The most uploads a listing shows.
+const LIST_MAX: usize = 1000;
+
+/// What an upload in parts begins with.
+#[derive(Debug, Clone, Default)]
+pub struct NewUpload {
+    /// Bytes of the whole.
+    pub size: u64,
+    /// Bytes of a part, if the client has a wish.
+    pub part_size: Option<u64>,
+    /// The media type.
+    pub content_type: String,
+    /// The uploader's own facts.
+    pub metadata: Metadata,
+    /// Digests of the whole, checked at completion.
+    pub digests: Vec<Digest>,
+    /// Only create, never replace.
+    pub only_create: bool,
+}
+
+/// An upload and what of it is stored.
+#[derive(Debug, Clone)]
+pub struct UploadStatus {
+    /// The session.
+    pub upload: Upload,
+    /// Numbers of the stored parts, `1-4,7`.
+    pub received: String,
+    /// Bytes of them.
+    pub received_bytes: u64,
+}
+
+/// A part that is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct PartStored {
+    /// Its number.
+    pub number: u64,
+    /// Bytes.
+    pub size: u64,
+    /// CRC-32 of the part.
+    pub crc32: u32,
+    /// BLAKE3 of the part by itself.
+    pub blake3: [u8; 32],
+}
+
+impl Uploads {
+    /// Begins an upload in parts: quota and disk space are taken now, so that they cannot run out half-way.
+    pub async fn create(&self, grant: &Grant<WriteFile>, new: NewUpload) -> Result<Upload> {
+        let core = &self.core;
+        let plan = PartPlan::new(new.size, new.part_size, core.limits.part_size)?;
+        let precondition = if new.only_create { Precondition::Absent } else { Precondition::None };
+        core.admit(grant.resource(), Some(new.size), &precondition).await?;
+        let now = core.clock.now();
+        let place = grant.resource().clone();
+        let upload = Upload {
+            id: UploadId::generate(&*core.entropy),
+            owner: grant.principal().subject().to_owned(),
+            target: Target {
+                bucket: place.bucket,
+                key: place.key,
+                content_type: new.content_type,
+                metadata: new.metadata,
+            },
+            parts: plan,
+            expected: new.digests,
+            only_create: new.only_create,
+            state: UploadState::Open,
+            created_at: now,
+            expires_at: now.after(core.limits.upload_ttl),
+        };
+        let core = self.core.clone();
+        let work = async move {
+            core.storage.create_stage(upload.id, Some(plan.size()), StageKind::Session).await?;
+            if let Err(error) = core.catalog.create_upload(&upload).await {
+                core.storage.discard_stage(upload.id).await?;
+                return Err(error);
+            }
+            Ok(upload)
+        };
+        self.core.to_the_end(work).await
+    }
+
+    /// The caller's upload of this id; somebody else's is `upload_not_found`. What it writes to is authorised again:
+    /// the id alone opens nothing.
+    pub(super) async fn own(&self, grant: &Grant<UseUploads>, id: UploadId) -> Result<Upload> {
+        let upload = self.core.catalog.upload(&id).await?;
+        if upload.owner != grant.principal().subject() {
+            return Err(Error::new(Code::UploadNotFound, "There is no such upload."));
+        }
+        let place = FileRef { bucket: upload.target.bucket.clone(), key: upload.target.key.clone() };
+        access::authorize::<WriteFile>(grant.principal(), place)?;
+        Ok(upload)
+    }
+
+    /// Where an upload stands.
+    pub async fn status(&self, grant: &Grant<UseUploads>, id: UploadId) -> Result<UploadStatus> {
+        let upload = self.own(grant, id).await?;
+        self.with_ledger(upload).await
+    }
+
+    /// The caller's open uploads, oldest first.
+    pub async fn list(
+        &self,
+        grant: &Grant<UseUploads>,
+        bucket: Option<&BucketName>,
+    ) -> Result<Vec<UploadStatus>> {
+        let uploads = self.core.catalog.uploads(grant.principal().subject(), bucket, LIST_MAX).await?;
+        let mut listed = Vec::with_capacity(uploads.len());
+        for upload in uploads {
+            listed.push(self.with_ledger(upload).await?);
+        }
+        Ok(listed)
+    }
+
+    async fn with_ledger(&self, upload: Upload) -> Result<UploadStatus> {
+        if upload.state == UploadState::Complete {
+            let received = ranges(1..=upload.parts.count());
+            let received_bytes = upload.parts.size();
+            return Ok(UploadStatus { upload, received, received_bytes });
+        }
+        let extents = self.core.catalog.extents(&upload.id).await?;
+        let received_bytes = extents.iter().map(|extent| extent.piece.len()).sum();
+        let numbers = extents.iter().map(|extent| upload.parts.number_at(extent.piece.fragment.start()));
+        Ok(UploadStatus { received: ranges(numbers), received_bytes, upload })
+    }
+
+    /// Stores one part. It is acknowledged, that is: this returns, once it would survive what `durability` promises.
+    ///
+    /// The same part again is fine and answered the same; other bytes under the number of a stored part are
+    /// `part_conflict`, because what was acknowledged is not touched any more.
+    pub async fn put_part(
+        &self,
+        grant: &Grant<UseUploads>,
+        id: UploadId,
+        number: u64,
+        length: Option<u64>,
+        digests: Vec<Digest>,
+        body: Body,
+    ) -> Result<PartStored> {
+        let upload = self.own(grant, id).await?;
+        check_open(&upload)?;
+        let (offset, len) = upload.parts.extent(number)?;
+        if let Some(length) = length
+            && length != len
+        {
+            return Err(Error::new(
+                Code::LengthMismatch,
+                format!(
+                    "Part {number} has {len} bytes, the request announces {length}: send exactly that part."
+                ),
+            ));
+        }
+        let claim = self.claims.take(Place::Extent(id, offset)).await?;
+        let part = Part { core: self.core.clone(), upload, number, offset, len, digests, claim };
+        let work = async move {
+            let result = part.receive(body).await;
+            let label = match &result {
+                Ok(_) => "ok",
+                Err(error) => match error.code() {
+                    Code::PartConflict => "conflict",
+                    Code::DigestMismatch => "digest",
+                    Code::Superseded => "superseded",
+                    _ => "failed",
+                },
+            };
+            ::metrics::counter!(metrics::UPLOAD_PARTS, "result" => label).increment(1);
+            result
+        };
+        self.core.to_the_end(work).await
+    }
+
+    /// Gives an upload up: its bytes and its reservation go.
+    pub async fn delete(&self, grant: &Grant<UseUploads>, id: UploadId) -> Result<()> {
+        let upload = self.own(grant, id).await?;
+        let core = self.core.clone();
+        let work = async move {
+            core.catalog.delete_upload(&upload.id).await?;
+            core.storage.discard_stage(upload.id).await?;
+            ::metrics::counter!(metrics::UPLOADS, "kind" => "parts", "result" => "deleted").increment(1);
+            Ok(())
+        };
+        self.core.to_the_end(work).await
+    }
+}
+
+fn check_open(upload: &Upload) -> Result<()> {
+    match upload.state {
+        UploadState::Open => Ok(()),
+        UploadState::Finishing(_) | UploadState::Complete => {
+            Err(Error::new(Code::UploadFinished, "This upload has all its bytes and takes no more."))
+        }
+    }
+}
+
+/// One part being received. Holds the claim until nothing is being written any more.
+struct Part {
+    core: Arc<Core>,
+    upload: Upload,
+    number: u64,
+    offset: u64,
+    len: u64,
+    digests: Vec<Digest>,
+    claim: Claim,
+}
+
+impl Part {
+    async fn receive(self, mut body: Body) -> Result<PartStored> {
+        // Looked up under the claim: whoever held it before may have recorded the part just now.
+        match self.core.catalog.extent(&self.upload.id, self.offset).await? {
+            Some(stored) => self.compare(&mut body, &stored).await,
+            None => self.store(&mut body).await,
+        }
+    }
+
+    async fn store(self, body: &mut Body) -> Result<PartStored> {
+        let hasher = SharedHasher::new(ExtentHasher::new(self.offset, &self.digests));
+        let mut writer =
+            self.core.storage.extent_writer(self.upload.id, self.offset, hasher.observer()).await?;
+        let checked =
+            async { receive(body, &mut *writer, Expected::Exactly(self.len), &self.claim.cancelled).await };
+        if let Err(error) = checked.await {
+            writer.abandon().await;
+            return Err(error);
+        }
+        writer.finish(Flush::Now).await?;
+        let digests = hasher.finish(self.len)?;
+        digests.verify(&self.digests)?;
+        let extent = StoredExtent { piece: digests.piece, blake3: digests.blake3 };
+        let expires_at = self.core.clock.now().after(self.core.limits.upload_ttl);
+        self.core.catalog.record_extent(&self.upload.id, &extent, expires_at).await?;
+        Ok(self.stored(&extent))
+    }
+
+    /// The part is there already: the body may only repeat it.
+    async fn compare(self, body: &mut Body, stored: &StoredExtent) -> Result<PartStored> {
+        let mut hasher = ExtentHasher::new(self.offset, &self.digests);
+        let mut received = 0;
+        while let Some(bytes) = next(body, &self.claim.cancelled).await? {
+            let bytes = bytes?;
+            received += bytes.len() as u64;
+            if received > self.len {
+                return Err(Error::new(
+                    Code::LengthMismatch,
+                    format!("Part {} has {} bytes, more came.", self.number, self.len),
+                ));
+            }
+            hasher.update(&bytes);
+        }
+        if received < self.len {
+            return Err(Error::new(
+                Code::LengthMismatch,
+                format!("Part {} has {} bytes, {received} came.", self.number, self.len),
+            ));
+        }
+        let digests = hasher.finish()?;
+        digests.verify(&self.digests)?;
+        if digests.blake3 != stored.blake3 {
+            return Err(Error::new(
+                Code::PartConflict,
+                format!(
+                    "Part {} is stored already, with other bytes. Stored parts never change: delete the upload and begin again.",
+                    self.number
+                ),
+            ));
+        }
+        Ok(self.stored(stored))
+    }
+
+    fn stored(&self, extent: &StoredExtent) -> PartStored {
+        PartStored { number: self.number, size: self.len, crc32: extent.piece.crc32, blake3: extent.blake3 }
+    }
+}

@@ -1,0 +1,196 @@
+//! A whole body at once.
+
+use super::Uploads;
+use super::digests::{ExtentHasher, SharedHasher};
+use super::receive::{Expected, receive, too_large};
+use crate::{Body, Core, metrics};
+use carrack_catalog::{NewFile, Outcome};
+use carrack_domain::access::WriteFile;
+use carrack_domain::digest::{ContentDigest, Digest};
+use carrack_domain::error::Class;
+use carrack_domain::file::{Blob, File, Metadata, Precondition};
+use carrack_domain::upload::Target;
+use carrack_domain::{BlobId, Code, Error, Grant, Result, UploadId};
+use carrack_storage::{Flush, StageKind};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// What comes with a whole body.
+#[derive(Debug, Clone, Default)]
+pub struct Put {
+    /// The media type.
+    pub content_type: String,
+    /// The uploader's own facts.
+    pub metadata: Metadata,
+    /// Bytes that were announced.
+    pub length: Option<u64>,
+    /// What must hold of the file there is.
+    pub precondition: Precondition,
+    /// Digests that were announced.
+    pub digests: Vec<Digest>,
+}
+
+impl Uploads {
+    /// Stores a body as a file. Everything that can be refused is refused before the body is read.
+    ///
+    /// `too_large`, `quota_exceeded`, `storage_full`, `precondition_failed`; `length_mismatch`, `body_incomplete` and
+    /// `digest_mismatch` once the body is there. When it fails nothing is stored, and a file that was there before stays.
+    pub async fn put(&self, grant: &Grant<WriteFile>, put: Put, mut body: Body) -> Result<(File, Outcome)> {
+        let place = grant.resource();
+        let core = self.core.clone();
+        core.admit(place, put.length, &put.precondition).await?;
+        let maintenance = self.maintenance.clone();
+        let target = Target {
+            bucket: place.bucket.clone(),
+            key: place.key.clone(),
+            content_type: put.content_type.clone(),
+            metadata: put.metadata.clone(),
+        };
+        let subject = grant.principal().subject().to_owned();
+        let work = async move {
+            let stored = store(&core, &put, &mut body).await;
+            let result = match stored {
+                Ok(blob) => commit(&core, blob, target, put.precondition, subject).await,
+                Err(error) => Err(error),
+            };
+            let label = if result.is_ok() { "completed" } else { "failed" };
+            ::metrics::counter!(metrics::UPLOADS, "kind" => "put", "result" => label).increment(1);
+            let committed = result?;
+            if let Some(orphan) = committed.orphan {
+                maintenance.collect(orphan).await;
+            }
+            Ok((committed.file, committed.outcome))
+        };
+        self.core.to_the_end(work).await
+    }
+}
+
+impl Core {
+    /// What can be said of a file before its bytes arrive.
+    pub(super) async fn admit(
+        &self,
+        place: &carrack_domain::access::FileRef,
+        length: Option<u64>,
+        precondition: &Precondition,
+    ) -> Result<()> {
+        if let Some(length) = length
+            && length > self.limits.file_size_max
+        {
+            return Err(too_large(self.limits.file_size_max));
+        }
+        self.catalog.check_quota(&place.bucket, &place.key, length.unwrap_or(0)).await?;
+        if *precondition == Precondition::None {
+            return Ok(());
+        }
+        let present = match self.catalog.file(&place.bucket, &place.key).await {
+            Ok(file) => Some(file.etag()),
+            Err(error) if error.code() == Code::FileNotFound => None,
+            Err(error) => return Err(error),
+        };
+        if precondition.holds(present.as_ref()) { Ok(()) } else { Err(precondition_failed()) }
+    }
+}
+
+pub(super) fn precondition_failed() -> Error {
+    Error::new(
+        Code::PreconditionFailed,
+        "The file is not in the state that If-Match or If-None-Match demands. Look at it again first.",
+    )
+}
+
+/// Receives the body into a stage and publishes it as a blob that no file points at yet.
+async fn store(core: &Arc<Core>, put: &Put, body: &mut Body) -> Result<Blob> {
+    let stage = UploadId::generate(&*core.entropy);
+    core.storage.create_stage(stage, put.length, StageKind::Request).await?;
+    let stored = async {
+        let (size, digest) = fill(core, stage, put, body).await?;
+        let started = Instant::now();
+        let blob = Blob { id: BlobId::generate(&*core.entropy), size, digest };
+        core.storage.publish(stage, blob.id, size).await?;
+        ::metrics::histogram!(metrics::COMPLETE_DURATION, "stage" => "publish")
+            .record(started.elapsed().as_secs_f64());
+        Ok(blob)
+    };
+    let stored = stored.await;
+    if stored.is_err()
+        && let Err(error) = core.storage.discard_stage(stage).await
+    {
+        tracing::warn!(%stage, error = error.chain(), "a stage is left over until the next start");
+    }
+    stored
+}
+
+async fn fill(core: &Core, stage: UploadId, put: &Put, body: &mut Body) -> Result<(u64, ContentDigest)> {
+    let hasher = SharedHasher::new(ExtentHasher::new(0, &put.digests));
+    let mut writer = core.storage.extent_writer(stage, 0, hasher.observer()).await?;
+    let expected = match put.length {
+        Some(length) => Expected::Exactly(length),
+        None => Expected::AtMost(core.limits.file_size_max),
+    };
+    // Nobody else can write to a stage that only this request knows: there is nothing to be cancelled by.
+    let size = match receive(body, &mut *writer, expected, &CancellationToken::new()).await {
+        Ok(size) => size,
+        Err(error) => {
+            writer.abandon().await;
+            return Err(error);
+        }
+    };
+    writer.finish(Flush::AtPublish).await?;
+    let digests = hasher.finish(size)?;
+    digests.verify(&put.digests)?;
+    let content =
+        digests.piece.content().ok_or_else(|| Error::broken("a whole body that does not begin at 0"))?;
+    Ok((size, ContentDigest { sha256: digests.sha256, ..content }))
+}
+
+/// A file that was made visible, and the blob it replaced if nothing needs that any more.
+pub(super) struct Committed {
+    pub(super) file: File,
+    pub(super) outcome: Outcome,
+    pub(super) orphan: Option<BlobId>,
+}
+
+async fn commit(
+    core: &Core,
+    blob: Blob,
+    target: Target,
+    precondition: Precondition,
+    subject: String,
+) -> Result<Committed> {
+    let new = NewFile {
+        target,
+        blob,
+        precondition,
+        created_at: core.clock.now(),
+        created_by: subject,
+        upload: None,
+    };
+    publish_record(core, new).await
+}
+
+/// Makes the published blob of a file visible. When that is refused for good, the blob goes.
+pub(super) async fn publish_record(core: &Core, new: NewFile) -> Result<Committed> {
+    let blob = new.blob.id;
+    let started = Instant::now();
+    let before = core.catalog.file(&new.target.bucket, &new.target.key).await.ok().map(|file| file.blob.id);
+    let committed = core.catalog.commit_file(new).await;
+    ::metrics::histogram!(metrics::COMPLETE_DURATION, "stage" => "record")
+        .record(started.elapsed().as_secs_f64());
+    match committed {
+        Ok((file, outcome)) => {
+            let orphan = before.filter(|old| outcome == Outcome::Replaced && *old != blob);
+            Ok(Committed { file, outcome, orphan })
+        }
+        Err(error) => {
+            // After a failure of the catalog itself the record may exist after all: its bytes stay, and are swept
+            // later if it does not.
+            if error.code().class() != Class::Fault
+                && let Err(error) = core.storage.delete(blob).await
+            {
+                tracing::warn!(%blob, error = error.chain(), "a blob without a record is left to the sweep");
+            }
+            Err(error)
+        }
+    }
+}

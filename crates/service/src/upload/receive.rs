@@ -1,0 +1,138 @@
+//! From a body to a writer: gather what has arrived, hand it over, count it.
+
+use super::claims::superseded;
+use crate::{Body, metrics};
+use bytes::Bytes;
+use carrack_domain::{Code, Error, Result};
+use carrack_storage::ExtentWriter;
+use futures_util::{FutureExt, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+/// What has arrived is handed to the writer in batches of about this many bytes: at most two batches per upload are
+/// in memory, one being written and one being gathered.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// How many bytes a body must or may have.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Expected {
+    /// Exactly so many.
+    Exactly(u64),
+    /// Any number up to this; more is `too_large`.
+    AtMost(u64),
+}
+
+impl Expected {
+    /// `length_mismatch` or `too_large` when `received` bytes are already too many.
+    fn check(self, received: u64) -> Result<()> {
+        match self {
+            Expected::Exactly(length) if received > length => Err(mismatch(length, "more")),
+            Expected::AtMost(limit) if received > limit => Err(too_large(limit)),
+            Expected::Exactly(_) | Expected::AtMost(_) => Ok(()),
+        }
+    }
+}
+
+/// The answer to a file that is larger than the server takes.
+pub(super) fn too_large(limit: u64) -> Error {
+    Error::new(Code::TooLarge, format!("The file is larger than {limit} bytes, the most this server takes."))
+}
+
+fn mismatch(length: u64, how: &str) -> Error {
+    Error::new(
+        Code::LengthMismatch,
+        format!(
+            "{length} bytes were announced, but {how} came. Nothing of it was stored; send it again with its right length."
+        ),
+    )
+}
+
+/// Counts a body while it is being received.
+struct InProgress;
+
+impl InProgress {
+    fn begin() -> InProgress {
+        ::metrics::gauge!(metrics::UPLOADS_IN_PROGRESS).increment(1);
+        InProgress
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        ::metrics::gauge!(metrics::UPLOADS_IN_PROGRESS).decrement(1);
+    }
+}
+
+/// Moves a body to a writer; returns the number of bytes. On an error the writer still has to be abandoned.
+pub(super) async fn receive(
+    body: &mut Body,
+    writer: &mut dyn ExtentWriter,
+    expected: Expected,
+    cancelled: &CancellationToken,
+) -> Result<u64> {
+    let _counted = InProgress::begin();
+    let mut received = 0;
+    let mut batch = Batch::default();
+    loop {
+        // With bytes in hand, look whether more are there already; without, wait for some.
+        let arrived = if batch.is_empty() {
+            next(body, cancelled).await?
+        } else if batch.bytes >= BATCH_BYTES {
+            writer.write(batch.take()).await?;
+            continue;
+        } else {
+            match body.next().now_or_never() {
+                Some(arrived) => arrived,
+                None => {
+                    writer.write(batch.take()).await?;
+                    continue;
+                }
+            }
+        };
+        let Some(arrived) = arrived else { break };
+        let bytes = arrived?;
+        received += bytes.len() as u64;
+        expected.check(received)?;
+        ::metrics::counter!(metrics::UPLOAD_BYTES).increment(bytes.len() as u64);
+        batch.push(bytes);
+    }
+    if !batch.is_empty() {
+        writer.write(batch.take()).await?;
+    }
+    match expected {
+        Expected::Exactly(length) if received < length => Err(mismatch(length, "fewer")),
+        Expected::Exactly(_) | Expected::AtMost(_) => Ok(received),
+    }
+}
+
+/// What comes next of a body, unless a newer request wants the place.
+pub(super) async fn next(body: &mut Body, cancelled: &CancellationToken) -> Result<Option<Result<Bytes>>> {
+    tokio::select! {
+        arrived = body.next() => Ok(arrived),
+        () = cancelled.cancelled() => Err(superseded()),
+    }
+}
+
+/// Bytes gathered for the writer.
+#[derive(Default)]
+struct Batch {
+    parts: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.bytes += bytes.len();
+            self.parts.push(bytes);
+        }
+    }
+
+    fn take(&mut self) -> Vec<Bytes> {
+        self.bytes = 0;
+        std::mem::take(&mut self.parts)
+    }
+}
