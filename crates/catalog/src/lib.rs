@@ -1,1 +1,231 @@
-//! placeholder
+//! The facts: which buckets, files, blobs and uploads there are.
+//!
+//! One method is one transaction is one invariant. [`Catalog`] is implemented by [`SqliteCatalog`]; every
+//! implementation passes [`conformance::run`].
+//!
+//! *Durability.* A method that changes something returns only when the change survives a power cut.
+//! *Order.* Data before record on create: callers publish bytes first. Record before data on delete: a file that is
+//! replaced or deleted leaves its blob in [`Catalog::unreferenced_blobs`] until its bytes are gone and
+//! [`Catalog::forget_blob`] is called.
+
+pub mod conformance;
+pub mod metrics;
+mod sqlite;
+
+use async_trait::async_trait;
+use carrack_domain::file::{Blob, Bucket, File, Precondition};
+use carrack_domain::upload::{StoredExtent, Target, Upload};
+use carrack_domain::{BlobId, BucketName, Key, KeyPrefix, Result, Timestamp, UploadId};
+
+pub use sqlite::{OpenError, SqliteCatalog, SqliteOptions};
+
+/// Whether a method made something or found it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is new.
+    Created,
+    /// It was there and has been changed or replaced.
+    Replaced,
+}
+
+/// A page of a listing, see [`Catalog::list`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// Files, by key in byte order.
+    pub files: Vec<File>,
+    /// Common prefixes up to and including the delimiter, in byte order.
+    pub prefixes: Vec<String>,
+    /// Where the next page begins; `None` when this is the last.
+    pub next: Option<String>,
+}
+
+/// What to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListQuery {
+    /// Only keys that begin with this.
+    pub prefix: KeyPrefix,
+    /// Fold keys that contain this after the prefix into one common prefix.
+    pub delimiter: Option<char>,
+    /// Only what comes after this point: `next` of the page before.
+    pub after: Option<String>,
+    /// The most files and prefixes together, at least 1.
+    pub limit: usize,
+}
+
+/// A file as an archive needs it. The borrowed key spares an allocation for each of a million entries.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
+    /// The key.
+    pub key: &'a str,
+    /// The content.
+    pub blob: Blob,
+    /// When it was uploaded.
+    pub created_at: Timestamp,
+}
+
+/// Shown every [`Member`] of a scan. (A name of its own, since `async_trait` would tie a `'_` written out in a method to
+/// the method's own lifetime.)
+pub type Visit = Box<dyn FnMut(Member<'_>) -> Result<()> + Send>;
+
+/// A file about to exist: its bytes are published under `blob.id`.
+#[derive(Debug, Clone)]
+pub struct NewFile {
+    /// Where, and with what facts.
+    pub target: Target,
+    /// The published bytes.
+    pub blob: Blob,
+    /// What must hold of a file that is there already; checked in the same transaction.
+    pub precondition: Precondition,
+    /// Now.
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: String,
+    /// The upload that becomes `Complete` in the same transaction, if the bytes came through one that is recorded.
+    pub upload: Option<UploadId>,
+}
+
+/// What [`Catalog::begin_finish`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finish {
+    /// The upload was open and is now `Finishing` under the blob id given.
+    Begun,
+    /// It is `Finishing` already, under this blob id: another request is at it, or one was interrupted.
+    Underway(BlobId),
+    /// It is complete: this file, as it was then.
+    Done(Box<File>),
+}
+
+/// One piece of a blob as a parallel client verifies it: plain BLAKE3 of each `chunk_size` bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkList {
+    /// Bytes in every chunk but the last.
+    pub chunk_size: u64,
+    /// BLAKE3 of each chunk by itself, in order.
+    pub hashes: Vec<[u8; 32]>,
+}
+
+/// See the module's documentation.
+#[async_trait]
+pub trait Catalog: Send + Sync + 'static {
+    /// Makes a bucket, or changes the quota of one. `quota_bytes: None` means no limit.
+    async fn put_bucket(
+        &self,
+        name: &BucketName,
+        quota_bytes: Option<u64>,
+        now: Timestamp,
+    ) -> Result<(Bucket, Outcome)>;
+
+    /// A bucket by name; `bucket_not_found`.
+    async fn bucket(&self, name: &BucketName) -> Result<Bucket>;
+
+    /// All buckets by name.
+    async fn buckets(&self) -> Result<Vec<Bucket>>;
+
+    /// Deletes a bucket; `bucket_not_found`, or `bucket_not_empty` while it has files or open uploads.
+    async fn delete_bucket(&self, name: &BucketName) -> Result<()>;
+
+    /// A number that grows with every change of the bucket's files: what is derived from a listing is good while it
+    /// stays the same. `bucket_not_found`.
+    async fn generation(&self, bucket: &BucketName) -> Result<u64>;
+
+    /// A file; `file_not_found`, or `bucket_not_found`.
+    async fn file(&self, bucket: &BucketName, key: &Key) -> Result<File>;
+
+    /// A page of files in byte order of their keys; `bucket_not_found`. Walking the pages shows every file that exists
+    /// all the while exactly once; the cost of a page does not grow with the number of files folded into a prefix.
+    async fn list(&self, bucket: &BucketName, query: &ListQuery) -> Result<Listing>;
+
+    /// Shows `visit` every file below `prefix` in byte order, from one consistent snapshot, until it returns an error,
+    /// which is passed on. Returns the generation of that snapshot. `visit` runs on a thread that may block.
+    async fn scan(&self, bucket: &BucketName, prefix: &KeyPrefix, visit: Visit) -> Result<u64>;
+
+    /// Makes the file visible in one transaction: blob, file pointer, quota, generation, and the upload's completion.
+    ///
+    /// Fails with `precondition_failed`, `bucket_not_found`, `quota_exceeded` (counting the file that is replaced as
+    /// gone and the upload's own reservation as released), or `upload_not_found` when `upload` is not `Finishing` under
+    /// this blob. When it fails nothing has changed.
+    async fn commit_file(&self, file: NewFile) -> Result<(File, Outcome)>;
+
+    /// Deletes a file; `file_not_found`, `bucket_not_found`, `precondition_failed`. Its blob becomes unreferenced;
+    /// the id is returned when no other file points at it.
+    async fn delete_file(
+        &self,
+        bucket: &BucketName,
+        key: &Key,
+        precondition: &Precondition,
+    ) -> Result<Option<BlobId>>;
+
+    /// Whether `bytes` more would fit into the bucket's quota, before anything is received. `bucket_not_found`,
+    /// `quota_exceeded`. `key`'s present file counts as gone, since it would be replaced.
+    async fn check_quota(&self, bucket: &BucketName, key: &Key, bytes: u64) -> Result<()>;
+
+    /// Records an upload in state `Open` and reserves its size; `bucket_not_found`, `quota_exceeded`.
+    async fn create_upload(&self, upload: &Upload) -> Result<()>;
+
+    /// An upload; `upload_not_found`.
+    async fn upload(&self, id: &UploadId) -> Result<Upload>;
+
+    /// The open uploads of `owner`, oldest first, at most `limit`, optionally only those into `bucket`.
+    async fn uploads(&self, owner: &str, bucket: Option<&BucketName>, limit: usize) -> Result<Vec<Upload>>;
+
+    /// How many uploads are open or finishing, for the metric.
+    async fn open_uploads(&self) -> Result<u64>;
+
+    /// Writes a line of the ledger and moves the upload's expiry. The same extent again replaces the line.
+    /// `upload_not_found`, or `upload_finished` when it is not open.
+    async fn record_extent(&self, id: &UploadId, extent: &StoredExtent, expires_at: Timestamp) -> Result<()>;
+
+    /// The ledger by offset. Empty for an unknown upload.
+    async fn extents(&self, id: &UploadId) -> Result<Vec<StoredExtent>>;
+
+    /// One line of the ledger, by the offset at which it begins.
+    async fn extent(&self, id: &UploadId, offset: u64) -> Result<Option<StoredExtent>>;
+
+    /// Moves an upload from `Open` to `Finishing(blob)`, or says where it stands; `upload_not_found`.
+    /// Refuses with `parts_missing` (no fact attached) unless the ledger's extents cover the whole size, so that the
+    /// state and the ledger can never disagree.
+    async fn begin_finish(&self, id: &UploadId, blob: BlobId) -> Result<Finish>;
+
+    /// Moves an upload from `Finishing(blob)` back to `Open`; nothing when it is in another state.
+    async fn abandon_finish(&self, id: &UploadId, blob: BlobId) -> Result<()>;
+
+    /// Every upload that is `Finishing`: what recovery has to roll forward.
+    async fn finishing_uploads(&self) -> Result<Vec<Upload>>;
+
+    /// Deletes an upload and its ledger and gives its reservation back; `upload_not_found`, or `upload_finished` while
+    /// it is `Finishing`. A `Complete` one may be deleted: its file stays.
+    async fn delete_upload(&self, id: &UploadId) -> Result<()>;
+
+    /// Uploads, `Open` or `Complete`, that expired before `now`, at most `limit`.
+    async fn expired_uploads(&self, now: Timestamp, limit: usize) -> Result<Vec<UploadId>>;
+
+    /// Whether an upload is recorded under this id, in any state: a stage without a record is left over.
+    async fn has_upload(&self, id: &UploadId) -> Result<bool>;
+
+    /// Blobs that nothing points at and whose bytes are to be deleted, at most `limit`, skipping those in `skip`.
+    async fn unreferenced_blobs(&self, skip: &[BlobId], limit: usize) -> Result<Vec<BlobId>>;
+
+    /// Forgets an unreferenced blob whose bytes are gone. Nothing when it is referenced or unknown.
+    async fn forget_blob(&self, blob: &BlobId) -> Result<()>;
+
+    /// A blob's facts, referenced or not; `None` when it is unknown.
+    async fn blob(&self, blob: &BlobId) -> Result<Option<Blob>>;
+
+    /// Referenced blobs after `after` in byte order of their ids, at most `limit`: for reconciling with storage.
+    async fn blobs(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<(BlobId, u64)>>;
+
+    /// The chunk list of a blob if it was computed before.
+    async fn chunks(&self, blob: &BlobId) -> Result<Option<ChunkList>>;
+
+    /// Keeps the chunk list of a blob as long as the blob. Nothing when the blob is unknown.
+    async fn put_chunks(&self, blob: &BlobId, chunks: &ChunkList) -> Result<()>;
+
+    /// Adds the SHA-256 of a blob, learnt later. Nothing when the blob is unknown.
+    async fn put_sha256(&self, blob: &BlobId, sha256: [u8; 32]) -> Result<()>;
+
+    /// Answers when the catalog can be read and written; the cause otherwise. For readiness.
+    async fn check(&self) -> Result<()>;
+
+    /// Waits for what is under way, writes what is pending, and closes. Later calls fail with `shutting_down`.
+    async fn close(&self) -> Result<()>;
+}

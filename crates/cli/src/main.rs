@@ -1,1 +1,95 @@
-fn main(){}
+//! `carrack`: the server, and the commands that move files to and from one.
+
+mod bars;
+mod commands;
+mod connection;
+mod failure;
+mod place;
+mod text;
+mod walk;
+
+use clap::{Parser, Subcommand};
+use commands::{get, ls, put, rm, serve, zip};
+use connection::{Connection, Session};
+use failure::Failure;
+use std::process::ExitCode;
+
+/// A self-hosted file-transfer server, and its client.
+#[derive(Parser)]
+#[command(name = "carrack", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(serve::ServeArgs),
+    /// Print every setting with its value, commented.
+    Config(serve::ServeArgs),
+    /// Upload files and folders. Run again after an interruption, it continues.
+    Put(put::PutArgs),
+    /// Download a file, or with -r everything below a prefix. Run again after an interruption, it continues.
+    Get(get::GetArgs),
+    /// List files, or buckets when none is named.
+    Ls(ls::LsArgs),
+    /// Download everything below a prefix as one ZIP.
+    Zip(zip::ZipArgs),
+    /// Remove files, or with -r everything below a prefix.
+    Rm(rm::RmArgs),
+}
+
+fn main() -> ExitCode {
+    let Cli { connection, command } = Cli::parse();
+    match command {
+        Command::Serve(args) => serve::run(args),
+        Command::Config(args) => serve::print_config(args),
+        Command::Put(args) => client(&connection, async |session| put::run(session, args).await),
+        Command::Get(args) => client(&connection, async |session| get::run(session, args).await),
+        Command::Ls(args) => client(&connection, async |session| ls::run(session, args).await),
+        Command::Zip(args) => client(&connection, async |session| zip::run(session, args).await),
+        Command::Rm(args) => client(&connection, async |session| rm::run(session, args).await),
+    }
+}
+
+/// Runs a command against a server, on a runtime of its own.
+fn client(connection: &Connection, command: impl AsyncFnOnce(&Session) -> Result<(), Failure>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(32).build();
+    let outcome = runtime.map_err(Failure::Output).and_then(|runtime| {
+        let session = connection.open()?;
+        let outcome = runtime.block_on(command(&session));
+        session.bars.close();
+        // Standard input may still be waited for by a thread that nothing can wake.
+        runtime.shutdown_background();
+        outcome
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_before_or_behind_the_command() {
+        for line in ["carrack --server http://x ls -l default", "carrack ls -l default --server http://x"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.connection.server, "http://x");
+        }
+        for line in ["carrack", "carrack put a", "carrack put --token x a b", "carrack ls --parallel 0"] {
+            assert_eq!(Cli::try_parse_from(line.split(' ')).err().unwrap().exit_code(), 2, "{line}");
+        }
+    }
+}

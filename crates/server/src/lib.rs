@@ -1,1 +1,37 @@
-//! placeholder
+//! Configuration, telemetry, lifecycle, wiring: the one room that knows all the others.
+
+mod config;
+mod data;
+mod lifecycle;
+mod system;
+mod telemetry;
+
+pub use config::{Config, ConfigError, DEFAULTS, Flags};
+use std::process::ExitCode;
+
+/// Runs the server until it is told to stop: 0 after a clean stop, 1 when it could not start or a room failed.
+pub fn run(flags: Flags) -> ExitCode {
+    let outcome = config::load(&flags).map_err(|error| error.to_string()).and_then(|config| {
+        telemetry::start_logging(&config.telemetry);
+        lifecycle::run(config)
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            telemetry::complain(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints every setting with its documentation and default; 1 when the present settings are invalid.
+pub fn print_config(flags: Flags) -> ExitCode {
+    telemetry::say(DEFAULTS);
+    match config::load(&flags) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            telemetry::complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}

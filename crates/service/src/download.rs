@@ -6,7 +6,7 @@ use carrack_domain::access::ReadFile;
 use carrack_domain::file::File;
 use carrack_domain::rope::{Extent, Slice};
 use carrack_domain::{Code, Grant, Result, Rope};
-use carrack_storage::Reader;
+pub use carrack_storage::Reader;
 use std::sync::Arc;
 
 /// Bytes read at once. Large enough to amortise a system call, small enough that a slow client costs little.

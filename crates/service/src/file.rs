@@ -7,6 +7,7 @@ use carrack_domain::access::{DeleteFile, ListFiles, ReadFile};
 use carrack_domain::file::{File, Precondition};
 use carrack_domain::rope::Extent;
 use carrack_domain::{Error, Grant, Result};
+use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -16,19 +17,19 @@ pub const PAGE_MAX: usize = 1000;
 /// Chunks are at least this large, and doubled until a file has at most [`CHUNKS_MAX`].
 const CHUNK_BYTES_MIN: u64 = 4 << 20;
 const CHUNKS_MAX: u64 = 10_000;
-/// How many chunk lists are computed at once: each reads its whole file.
-const CHUNKING_MAX: usize = 2;
+/// How many files are read from end to end at once, for chunk lists and digests.
+const READING_MAX: usize = 2;
 
 /// Files as facts; their content is [`crate::download::Downloads`]'.
 pub struct Files {
     core: Arc<Core>,
     maintenance: Arc<Maintenance>,
-    chunking: Semaphore,
+    reading: Semaphore,
 }
 
 impl Files {
     pub(crate) fn new(core: Arc<Core>, maintenance: Arc<Maintenance>) -> Files {
-        Files { core, maintenance, chunking: Semaphore::new(CHUNKING_MAX) }
+        Files { core, maintenance, reading: Semaphore::new(READING_MAX) }
     }
 
     /// A file's facts.
@@ -66,7 +67,7 @@ impl Files {
         if let Some(chunks) = self.core.catalog.chunks(&file.blob.id).await? {
             return Ok((file, chunks));
         }
-        let _permit = self.chunking.acquire().await.map_err(|e| Error::internal("wait for a turn", e))?;
+        let _permit = self.reading.acquire().await.map_err(|e| Error::internal("wait for a turn", e))?;
         if let Some(chunks) = self.core.catalog.chunks(&file.blob.id).await? {
             return Ok((file, chunks));
         }
@@ -75,30 +76,59 @@ impl Files {
         Ok((file, chunks))
     }
 
+    /// The file with its SHA-256. Unless the uploader named it, it is computed when it is first asked for, by reading
+    /// the file once, and kept.
+    pub async fn with_sha256(&self, grant: &Grant<ReadFile>) -> Result<File> {
+        let file = self.get(grant).await?;
+        if file.blob.digest.sha256.is_some() {
+            return Ok(file);
+        }
+        let _permit = self.reading.acquire().await.map_err(|e| Error::internal("wait for a turn", e))?;
+        let mut file = self.get(grant).await?;
+        if file.blob.digest.sha256.is_none() {
+            let mut hasher = Sha256::new();
+            self.read_through(&file, |bytes, _| hasher.update(bytes)).await?;
+            let sha256 = hasher.finalize().into();
+            self.core.catalog.put_sha256(&file.blob.id, sha256).await?;
+            file.blob.digest.sha256 = Some(sha256);
+        }
+        Ok(file)
+    }
+
     async fn compute_chunks(&self, file: &File) -> Result<ChunkList> {
-        const STEP_BYTES: u64 = 1 << 20;
-        let (blob, size) = (file.blob.id, file.blob.size);
+        let size = file.blob.size;
         let mut chunk_size = CHUNK_BYTES_MIN;
         while size.div_ceil(chunk_size) > CHUNKS_MAX {
             chunk_size *= 2;
         }
-        let mut reader = self.core.storage.reader();
-        reader.open(blob, size).await?;
         let mut hashes = Vec::new();
         let mut hasher = blake3::Hasher::new();
+        let chunk = |bytes: &[u8], end: u64| {
+            hasher.update(bytes);
+            if end == size || end.is_multiple_of(chunk_size) {
+                hashes.push(*hasher.finalize().as_bytes());
+                hasher.reset();
+            }
+        };
+        self.read_through(file, chunk).await?;
+        Ok(ChunkList { chunk_size, hashes })
+    }
+
+    /// Shows `visit` every byte of a file in order, in pieces that never cross a MiB, each with the offset of its end.
+    async fn read_through(&self, file: &File, mut visit: impl FnMut(&[u8], u64)) -> Result<()> {
+        const STEP_BYTES: u64 = 1 << 20;
+        let (blob, size) = (file.blob.id, file.blob.size);
+        let mut reader = self.core.storage.reader();
+        reader.open(blob, size).await?;
         let mut at = 0;
         while at < size {
             let len = STEP_BYTES.min(size - at);
             let bytes = reader.read(vec![Extent::Blob { blob, size, offset: at, len }]).await?;
-            hasher.update(&bytes);
             at += len;
-            if at == size || at.is_multiple_of(chunk_size) {
-                hashes.push(*hasher.finalize().as_bytes());
-                hasher.reset();
-            }
+            visit(&bytes, at);
             // The bytes come from the page cache without a wait: let others have a turn.
             tokio::task::yield_now().await;
         }
-        Ok(ChunkList { chunk_size, hashes })
+        Ok(())
     }
 }

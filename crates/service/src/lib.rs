@@ -14,6 +14,7 @@ pub mod upload;
 
 use bytes::Bytes;
 use carrack_catalog::Catalog;
+pub use carrack_catalog::Outcome;
 use carrack_domain::{Clock, Entropy, Result};
 use carrack_storage::Storage;
 use std::num::NonZeroU64;
@@ -71,6 +72,8 @@ impl Core {
 
 /// The product.
 pub struct Service {
+    /// Who is calling.
+    pub access: access::Access,
     /// Buckets.
     pub buckets: bucket::Buckets,
     /// Facts of files, listings, deletion.
@@ -89,11 +92,12 @@ pub struct Service {
 
 impl Service {
     /// The product over these rooms.
-    pub fn new(core: Core) -> Service {
+    pub fn new(core: Core, access: access::Access) -> Service {
         let core = Arc::new(core);
         let manifests = Arc::new(archive::Manifests::default());
         let maintenance = Arc::new(maintenance::Maintenance::new(core.clone(), manifests.clone()));
         Service {
+            access,
             buckets: bucket::Buckets::new(core.clone()),
             files: file::Files::new(core.clone(), maintenance.clone()),
             uploads: upload::Uploads::new(core.clone(), maintenance.clone()),

@@ -1,1 +1,171 @@
-//! placeholder
+//! Sockets: accepting, timeouts, bounds, metering, lingering close, drain. Knows bytes, not routes.
+//!
+//! *Ownership.* Every connection is a task of a tracker that [`serve`] awaits before it returns.
+
+mod connection;
+pub mod metrics;
+
+use connection::Connection;
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How connections are treated.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long a client may take for the first byte, for a request's head, and between two requests.
+    pub header_timeout: Duration,
+    /// The most connections at once; further ones wait in the kernel's queue.
+    pub connections_max: usize,
+    /// How long transfers under way may go on once the server is stopping.
+    pub shutdown_grace: Duration,
+}
+
+/// Bytes of a request's head, and of the buffer an upload is read into.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+/// Streams of one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+/// What an HTTP/2 client may send unacknowledged: at 50 ms round trip a window of 8 MiB carries 160 MiB/s.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
+/// Pause after the system refused a connection, usually for want of descriptors: trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves connections of `listener` with `service` until `stop`, then lets transfers finish for the grace period and
+/// breaks off what is left. Returns how many connections were broken off.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    options: Options,
+    stop: CancellationToken,
+) -> usize
+where
+    S: tower::Service<
+            hyper::Request<Incoming>,
+            Response = hyper::Response<B>,
+            Error = std::convert::Infallible,
+        > + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let connections = TaskTracker::new();
+    let permits = Arc::new(Semaphore::new(options.connections_max));
+    let abort = CancellationToken::new();
+    loop {
+        let permit = tokio::select! {
+            permit = permits.clone().acquire_owned() => permit,
+            () = stop.cancelled() => break,
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        match (permit, accepted) {
+            (Ok(permit), Ok((stream, _))) => {
+                let serving = serve_one(stream, service.clone(), options.clone(), stop.clone(), permit);
+                let abort = abort.clone();
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = serving => {}
+                        () = abort.cancelled() => {}
+                    }
+                });
+            }
+            (_, Err(error)) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            (Err(_), _) => break,
+        }
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(options.shutdown_grace, connections.wait()).await.is_ok() {
+        return 0;
+    }
+    let left = connections.len();
+    abort.cancel();
+    connections.wait().await;
+    left
+}
+
+async fn serve_one<S, B>(
+    stream: TcpStream,
+    service: S,
+    options: Options,
+    stop: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+) where
+    S: tower::Service<
+            hyper::Request<Incoming>,
+            Response = hyper::Response<B>,
+            Error = std::convert::Infallible,
+        > + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let first_byte = tokio::select! {
+        ready = tokio::time::timeout(options.header_timeout, stream.readable()) => ready,
+        () = stop.cancelled() => return,
+    };
+    if !matches!(first_byte, Ok(Ok(()))) || stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let connection = Connection::new(stream);
+    let builder = builder(&options);
+    let serving = builder.serve_connection(TokioIo::new(connection), TowerToHyperService::new(service));
+    tokio::pin!(serving);
+    let result = tokio::select! {
+        result = serving.as_mut() => result,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = result {
+        // A client that goes away, or talks something else than HTTP: nothing an operator has to act on.
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+fn builder(options: &Options) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .half_close(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(options.header_timeout)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    builder
+}
+
+/// Binds an address for [`serve`].
+pub async fn bind(address: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}

@@ -1,0 +1,110 @@
+use super::*;
+use crate::ChunkList;
+
+pub(super) async fn references(catalog: &dyn Catalog) {
+    let (one, two) = (bucket_name("one"), bucket_name("two"));
+    put_bucket(catalog, &one, None).await;
+    put_bucket(catalog, &two, None).await;
+    put_file(catalog, &one, "a", 1, 5).await;
+    put_file(catalog, &one, "b", 1, 5).await;
+    put_file(catalog, &two, "a", 1, 5).await;
+    put_file(catalog, &two, "a", 1, 5).await;
+    assert_eq!(account(catalog, &one).await, (10, 0, 2));
+    assert_eq!(account(catalog, &two).await, (5, 0, 1), "a file replaced by itself");
+    assert_eq!(catalog.blobs(None, 9).await.unwrap(), [(blob_id(1), 5)]);
+
+    let delete = async |bucket: &BucketName, name: &str| {
+        catalog.delete_file(bucket, &key(name), &Precondition::None).await.unwrap()
+    };
+    assert_eq!(delete(&one, "a").await, None, "two files still point at it");
+    assert_eq!(delete(&two, "a").await, None);
+    catalog.forget_blob(&blob_id(1)).await.expect("of a referenced blob: nothing");
+    assert_eq!(catalog.blob(&blob_id(1)).await.unwrap(), Some(blob(1, 5)));
+    assert_eq!(catalog.unreferenced_blobs(&[], 9).await.unwrap(), []);
+    assert_eq!(delete(&one, "b").await, Some(blob_id(1)));
+    assert_eq!(catalog.unreferenced_blobs(&[], 9).await.unwrap(), [blob_id(1)]);
+    assert_eq!(catalog.blobs(None, 9).await.unwrap(), []);
+
+    let again = new_file(&one, &key("c"), blob(1, 5));
+    assert!(catalog.commit_file(again).await.is_err(), "bytes that are being deleted cannot be pointed at");
+    put_file(catalog, &one, "d", 2, 5).await;
+    let other = new_file(&one, &key("e"), blob(2, 6));
+    assert!(catalog.commit_file(other).await.is_err(), "a blob id never names other bytes");
+    assert_eq!(account(catalog, &one).await, (5, 0, 1));
+}
+
+pub(super) async fn sweeping(catalog: &dyn Catalog) {
+    let name = bucket_name("sweep");
+    put_bucket(catalog, &name, None).await;
+    for number in 0..7 {
+        put_file(catalog, &name, "replaced", number, number).await;
+    }
+    for number in 10..14 {
+        put_file(catalog, &name, &format!("kept-{number}"), number, number).await;
+    }
+    let sorted = async |skip: &[BlobId], limit: usize| {
+        let mut found = catalog.unreferenced_blobs(skip, limit).await.unwrap();
+        found.sort();
+        found
+    };
+    let ids = |numbers: &[u64]| numbers.iter().map(|number| blob_id(*number)).collect::<Vec<_>>();
+    assert_eq!(sorted(&[], 99).await, ids(&[0, 1, 2, 3, 4, 5]), "replaced blobs wait for their bytes to go");
+    assert_eq!(sorted(&[], 2).await.len(), 2);
+    assert_eq!(sorted(&[], 0).await, []);
+    assert_eq!(sorted(&ids(&[0, 1, 2, 4, 77]), 1).await.len(), 1, "skipped ones do not use up the limit");
+    assert_eq!(sorted(&ids(&[0, 1, 2, 4, 77]), 9).await, ids(&[3, 5]));
+    assert_eq!(catalog.blob(&blob_id(3)).await.unwrap(), Some(blob(3, 3)), "known until forgotten");
+    catalog.forget_blob(&blob_id(3)).await.unwrap();
+    catalog.forget_blob(&blob_id(3)).await.expect("of an unknown blob: nothing");
+    assert_eq!(catalog.blob(&blob_id(3)).await.unwrap(), None);
+    assert_eq!(sorted(&[], 99).await, ids(&[0, 1, 2, 4, 5]));
+
+    let mut walked = Vec::new();
+    let mut after = None;
+    loop {
+        let page = catalog.blobs(after, 2).await.unwrap();
+        assert!(page.len() <= 2);
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        walked.extend(page);
+    }
+    let expected: Vec<_> = [6, 10, 11, 12, 13].map(|number| (blob_id(number), number)).to_vec();
+    assert_eq!(walked, expected, "referenced ones, by id");
+}
+
+pub(super) async fn facts_learnt_later(catalog: &dyn Catalog) {
+    let name = bucket_name("learn");
+    put_bucket(catalog, &name, None).await;
+    let id = blob_id(1);
+    let list = ChunkList { chunk_size: 1 << 20, hashes: vec![[1; 32], [0xff; 32]] };
+    assert_eq!(catalog.chunks(&id).await.unwrap(), None);
+    catalog.put_chunks(&id, &list).await.expect("of an unknown blob: nothing");
+    catalog.put_sha256(&id, [3; 32]).await.expect("of an unknown blob: nothing");
+    assert_eq!(catalog.chunks(&id).await.unwrap(), None);
+    put_file(catalog, &name, "a", 1, 5).await;
+    put_file(catalog, &name, "b", 1, 5).await;
+    put_file(catalog, &name, "c", 2, 5).await;
+    catalog.put_chunks(&id, &ChunkList { chunk_size: 7, hashes: Vec::new() }).await.unwrap();
+    catalog.put_chunks(&id, &list).await.expect("again");
+    assert_eq!(catalog.chunks(&id).await.unwrap(), Some(list));
+    assert_eq!(catalog.chunks(&blob_id(2)).await.unwrap(), None);
+
+    catalog.put_sha256(&id, [3; 32]).await.unwrap();
+    catalog.put_sha256(&id, [3; 32]).await.expect("again");
+    let mut expected = blob(1, 5);
+    expected.digest.sha256 = Some([3; 32]);
+    assert_eq!(catalog.blob(&id).await.unwrap(), Some(expected));
+    for path in ["a", "b"] {
+        assert_eq!(catalog.file(&name, &key(path)).await.unwrap().blob, expected, "its files know it too");
+    }
+    assert_eq!(catalog.file(&name, &key("c")).await.unwrap().blob, blob(2, 5));
+    let (file, _) = catalog.commit_file(new_file(&name, &key("d"), blob(1, 5))).await.unwrap();
+    assert_eq!(file.blob, expected, "and files that come to point at it");
+
+    for path in ["a", "b", "d"] {
+        catalog.delete_file(&name, &key(path), &Precondition::None).await.unwrap();
+    }
+    assert!(catalog.chunks(&id).await.unwrap().is_some(), "kept as long as the blob");
+    catalog.forget_blob(&id).await.unwrap();
+    assert_eq!(catalog.chunks(&id).await.unwrap(), None, "and gone with it");
+}

@@ -1,0 +1,139 @@
+//! Files: the name, the pointer, and what follows from moving it.
+
+use super::buckets::{self, Account};
+use super::error::Done;
+use super::rows::{self, signed};
+use super::{blobs, uploads};
+use crate::{NewFile, Outcome};
+use carrack_domain::file::{Blob, File, Precondition};
+use carrack_domain::{BlobId, BucketName, Code, ETag, Error, Key};
+use rusqlite::{Connection, params};
+
+/// Columns as in [`rows::FILE`], written out because this is the one statement every download runs.
+const GET: &str = "SELECT key, blob_id, size, crc32, blake3, sha256, file.created_at, created_by, content_type, \
+     metadata FROM bucket LEFT JOIN file ON file.bucket_id = bucket.id AND file.key = ?2 WHERE bucket.name = ?1";
+
+/// The file that is there, as far as a change needs it.
+struct Present {
+    blob: BlobId,
+    size: i64,
+    etag: ETag,
+}
+
+pub(super) fn get(connection: &Connection, bucket: &BucketName, key: &Key) -> Done<File> {
+    let mut statement = connection.prepare_cached(GET)?;
+    let mut found = statement.query(params![bucket.as_str(), key.as_str().as_bytes()])?;
+    match found.next()? {
+        None => Err(buckets::not_found(bucket).into()),
+        Some(row) if row.get_ref(0)? == rusqlite::types::ValueRef::Null => Err(not_found(bucket, key).into()),
+        Some(row) => rows::file(row, bucket),
+    }
+}
+
+fn not_found(bucket: &BucketName, key: &Key) -> Error {
+    Error::new(Code::FileNotFound, format!("There is no file {key} in the bucket {bucket}."))
+}
+
+fn present(connection: &Connection, account: &Account, key: &Key) -> Done<Option<Present>> {
+    let mut statement = connection
+        .prepare_cached("SELECT blob_id, size, blake3 FROM file WHERE bucket_id = ?1 AND key = ?2")?;
+    let mut found = statement.query(params![account.id, key.as_str().as_bytes()])?;
+    let Some(row) = found.next()? else { return Ok(None) };
+    let etag = ETag::of_content(&row.get(2)?);
+    Ok(Some(Present { blob: rows::blob_id(row, 0)?, size: row.get(1)?, etag }))
+}
+
+fn require(precondition: &Precondition, present: Option<&Present>) -> Done<()> {
+    if precondition.holds(present.map(|present| &present.etag)) {
+        return Ok(());
+    }
+    let detail = match (precondition, present) {
+        (Precondition::Absent, _) => {
+            "There is a file under this key already, and the request asked to create only."
+        }
+        (_, None) => "There is no file under this key, and the request asked for one to be there.",
+        _ => "The file under this key is not the one the request named: look at it again.",
+    };
+    Err(Error::new(Code::PreconditionFailed, detail).into())
+}
+
+pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<(File, Outcome)> {
+    let account = buckets::account(connection, &new.target.bucket)?;
+    let reservation = match &new.upload {
+        Some(upload) => Some(uploads::finishing(connection, upload, new.blob.id)?),
+        None => None,
+    };
+    let present = present(connection, &account, &new.target.key)?;
+    require(&new.precondition, present.as_ref())?;
+    let replaced = present.as_ref().map_or(0, |present| present.size);
+    let released = match &reservation {
+        Some(held) if held.bucket == new.target.bucket.as_str() => held.size,
+        _ => 0,
+    };
+    // Both are part of what the account counts now; saturating only matters for an account that is broken anyway.
+    account.admit(new.blob.size, replaced.saturating_add(released))?;
+
+    let blob = blobs::refer(connection, &new.blob)?;
+    let file = point(connection, &account, new, blob)?;
+    if let Some(present) = &present {
+        blobs::release(connection, &present.blob)?;
+    }
+    let files = i64::from(present.is_none());
+    buckets::book(connection, account.id, signed(blob.size)? - replaced, files, 1)?;
+    if let (Some(upload), Some(held)) = (&new.upload, &reservation) {
+        buckets::reserve(connection, &held.bucket, -held.size)?;
+        uploads::complete(connection, upload, &file)?;
+    }
+    let outcome = if present.is_some() { Outcome::Replaced } else { Outcome::Created };
+    Ok((file, outcome))
+}
+
+/// Makes the key point at the blob.
+fn point(connection: &Connection, account: &Account, new: &NewFile, blob: Blob) -> Done<File> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO file (bucket_id, key, blob_id, size, crc32, blake3, sha256, created_at, created_by, \
+         content_type, metadata) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+         ON CONFLICT DO UPDATE SET blob_id = excluded.blob_id, size = excluded.size, crc32 = excluded.crc32, \
+         blake3 = excluded.blake3, sha256 = excluded.sha256, created_at = excluded.created_at, \
+         created_by = excluded.created_by, content_type = excluded.content_type, metadata = excluded.metadata",
+    )?;
+    statement.execute(params![
+        account.id,
+        new.target.key.as_str().as_bytes(),
+        blob.id.as_bytes(),
+        signed(blob.size)?,
+        blob.digest.crc32,
+        blob.digest.blake3,
+        blob.digest.sha256,
+        new.created_at.as_millis(),
+        new.created_by,
+        new.target.content_type,
+        rows::metadata_text(&new.target.metadata)?,
+    ])?;
+    Ok(File {
+        bucket: new.target.bucket.clone(),
+        key: new.target.key.clone(),
+        blob,
+        content_type: new.target.content_type.clone(),
+        metadata: new.target.metadata.clone(),
+        created_at: new.created_at,
+        created_by: new.created_by.clone(),
+    })
+}
+
+pub(super) fn delete(
+    connection: &Connection,
+    bucket: &BucketName,
+    key: &Key,
+    precondition: &Precondition,
+) -> Done<Option<BlobId>> {
+    let account = buckets::account(connection, bucket)?;
+    let present = present(connection, &account, key)?.ok_or_else(|| not_found(bucket, key))?;
+    require(precondition, Some(&present))?;
+    connection
+        .prepare_cached("DELETE FROM file WHERE bucket_id = ?1 AND key = ?2")?
+        .execute(params![account.id, key.as_str().as_bytes()])?;
+    buckets::book(connection, account.id, -present.size, -1, 1)?;
+    let unreferenced = blobs::release(connection, &present.blob)?;
+    Ok(unreferenced.then_some(present.blob))
+}

@@ -1,0 +1,325 @@
+//! [`SqliteCatalog`]: the catalog of a single node, in one SQLite database.
+//!
+//! One thread writes and commits what is waiting together, so that a hundred changes cost one fsync. Readers have
+//! connections of their own and never wait for the writer. Everything is bounded: the queue, the batch, the readers.
+
+mod blobs;
+mod buckets;
+mod error;
+mod files;
+mod listing;
+mod open;
+mod readers;
+mod rows;
+mod uploads;
+mod writer;
+
+use crate::{Catalog, ChunkList, Finish, ListQuery, Listing, NewFile, Outcome, Visit};
+use async_trait::async_trait;
+use carrack_domain::error::Class;
+use carrack_domain::file::{Blob, Bucket, File, Precondition};
+use carrack_domain::upload::{StoredExtent, Upload};
+use carrack_domain::{BlobId, BucketName, Code, Error, Key, KeyPrefix, Result, Timestamp, UploadId};
+use error::Done;
+pub use error::OpenError;
+use readers::{Readers, stopping};
+use rusqlite::Connection;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+
+/// How to open a [`SqliteCatalog`].
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// The database file; made when it is missing, in a directory that exists.
+    pub path: PathBuf,
+    /// Connections for point reads, and as many again for long reads; at least 1. For point reads, more than the
+    /// runtime has worker threads are never used.
+    pub readers: usize,
+    /// Changes that may wait for the writer; callers beyond that wait to be let into the queue. At least 1.
+    pub queue: usize,
+}
+
+/// The catalog in a SQLite database: see the module's documentation.
+pub struct SqliteCatalog {
+    readers: Readers,
+    /// `None` once the catalog is closed.
+    queue: Mutex<Option<mpsc::Sender<Box<dyn writer::Command>>>>,
+    shared: Arc<writer::Shared>,
+    /// Held while closing, so that a second `close` waits for the first.
+    thread: tokio::sync::Mutex<Option<JoinHandle<Result<()>>>>,
+}
+
+impl SqliteCatalog {
+    /// Opens the database, makes or migrates its schema, and starts the thread that writes. It blocks, for less than
+    /// 2 s: after an unclean stop it checks the database when that is small enough.
+    pub fn open(options: SqliteOptions) -> Result<SqliteCatalog, OpenError> {
+        let connection = open::writer(&options.path)?;
+        let readers = Readers::open(&options.path, options.readers)?;
+        let (queue, receiver) = mpsc::channel(options.queue.max(1));
+        let shared = Arc::new(writer::Shared::default());
+        let thread = std::thread::Builder::new()
+            .name("catalog-writer".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || writer::run(connection, receiver, shared)
+            })
+            .map_err(|error| OpenError::io(&options.path, &error))?;
+        Ok(SqliteCatalog {
+            readers,
+            queue: Mutex::new(Some(queue)),
+            shared,
+            thread: tokio::sync::Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Transactions committed since it was opened. Many changes may share one.
+    pub fn commits(&self) -> u64 {
+        self.shared.commits.load(Ordering::Relaxed)
+    }
+
+    fn sender(&self) -> Result<mpsc::Sender<Box<dyn writer::Command>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(stopping)
+    }
+
+    /// Queues a change, and waits until it is on disk.
+    async fn write<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        change: impl FnOnce(&Connection) -> Done<T> + Send + 'static,
+    ) -> Result<T> {
+        measured(operation, async {
+            let (reply, answer) = oneshot::channel();
+            let job = Box::new(writer::Job::new(operation, change, reply));
+            let gone = |_| Error::broken("the catalog's writer is gone");
+            self.sender()?.send(job).await.map_err(|_| gone(()))?;
+            answer.await.map_err(|_| gone(()))?
+        })
+        .await
+    }
+
+    async fn point<T>(
+        &self,
+        operation: &'static str,
+        read: impl FnOnce(&Connection) -> Done<T>,
+    ) -> Result<T> {
+        measured(operation, self.readers.point(operation, read)).await
+    }
+
+    async fn long<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        read: impl FnOnce(&mut Connection) -> Done<T> + Send + 'static,
+    ) -> Result<T> {
+        measured(operation, self.readers.long(operation, read)).await
+    }
+}
+
+async fn measured<T>(operation: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let begun = Instant::now();
+    let result = work.await;
+    metrics::histogram!("carrack_catalog_operation_duration_seconds", "op" => operation)
+        .record(begun.elapsed().as_secs_f64());
+    if let Err(error) = &result
+        && (error.code().class() == Class::Fault
+            || matches!(error.code(), Code::StorageFull | Code::Overloaded))
+    {
+        metrics::counter!("carrack_catalog_errors_total", "op" => operation).increment(1);
+    }
+    result
+}
+
+/// Best effort: what was accepted is written, but the catalog counts as not closed in order.
+impl Drop for SqliteCatalog {
+    fn drop(&mut self) {
+        self.readers.clear();
+        drop(self.queue.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(thread) = self.thread.get_mut().take()
+            && !matches!(thread.join(), Ok(Ok(())))
+        {
+            tracing::error!("catalog was not closed properly");
+        }
+    }
+}
+
+#[async_trait]
+impl Catalog for SqliteCatalog {
+    async fn put_bucket(
+        &self,
+        name: &BucketName,
+        quota_bytes: Option<u64>,
+        now: Timestamp,
+    ) -> Result<(Bucket, Outcome)> {
+        let name = name.clone();
+        self.write("put_bucket", move |c| buckets::put(c, &name, quota_bytes, now)).await
+    }
+
+    async fn bucket(&self, name: &BucketName) -> Result<Bucket> {
+        self.point("bucket", |c| buckets::get(c, name)).await
+    }
+
+    async fn buckets(&self) -> Result<Vec<Bucket>> {
+        self.long("buckets", |c| buckets::all(c)).await
+    }
+
+    async fn delete_bucket(&self, name: &BucketName) -> Result<()> {
+        let name = name.clone();
+        self.write("delete_bucket", move |c| buckets::delete(c, &name)).await
+    }
+
+    async fn generation(&self, bucket: &BucketName) -> Result<u64> {
+        self.point("generation", |c| buckets::generation(c, bucket)).await
+    }
+
+    async fn file(&self, bucket: &BucketName, key: &Key) -> Result<File> {
+        self.point("file", |c| files::get(c, bucket, key)).await
+    }
+
+    async fn list(&self, bucket: &BucketName, query: &ListQuery) -> Result<Listing> {
+        let (bucket, query) = (bucket.clone(), query.clone());
+        self.long("list", move |c| listing::list(c, &bucket, &query)).await
+    }
+
+    async fn scan(&self, bucket: &BucketName, prefix: &KeyPrefix, visit: Visit) -> Result<u64> {
+        let (bucket, prefix) = (bucket.clone(), prefix.clone());
+        self.long("scan", move |c| listing::scan(c, &bucket, &prefix, visit)).await
+    }
+
+    async fn commit_file(&self, file: NewFile) -> Result<(File, Outcome)> {
+        self.write("commit_file", move |c| files::commit(c, &file)).await
+    }
+
+    async fn delete_file(
+        &self,
+        bucket: &BucketName,
+        key: &Key,
+        precondition: &Precondition,
+    ) -> Result<Option<BlobId>> {
+        let (bucket, key, precondition) = (bucket.clone(), key.clone(), precondition.clone());
+        self.write("delete_file", move |c| files::delete(c, &bucket, &key, &precondition)).await
+    }
+
+    async fn check_quota(&self, bucket: &BucketName, key: &Key, bytes: u64) -> Result<()> {
+        self.point("check_quota", |c| buckets::check_quota(c, bucket, key, bytes)).await
+    }
+
+    async fn create_upload(&self, upload: &Upload) -> Result<()> {
+        let upload = upload.clone();
+        self.write("create_upload", move |c| uploads::create(c, &upload)).await
+    }
+
+    async fn upload(&self, id: &UploadId) -> Result<Upload> {
+        self.point("upload", |c| uploads::get(c, id)).await
+    }
+
+    async fn uploads(&self, owner: &str, bucket: Option<&BucketName>, limit: usize) -> Result<Vec<Upload>> {
+        let (owner, bucket) = (owner.to_owned(), bucket.cloned());
+        self.long("uploads", move |c| uploads::of_owner(c, &owner, bucket.as_ref(), limit)).await
+    }
+
+    async fn open_uploads(&self) -> Result<u64> {
+        self.long("open_uploads", |c| uploads::active(c)).await
+    }
+
+    async fn record_extent(&self, id: &UploadId, extent: &StoredExtent, expires_at: Timestamp) -> Result<()> {
+        let (id, extent) = (*id, extent.clone());
+        self.write("record_extent", move |c| uploads::record_extent(c, &id, &extent, expires_at)).await
+    }
+
+    async fn extents(&self, id: &UploadId) -> Result<Vec<StoredExtent>> {
+        let id = *id;
+        self.long("extents", move |c| uploads::extents(c, &id)).await
+    }
+
+    async fn extent(&self, id: &UploadId, offset: u64) -> Result<Option<StoredExtent>> {
+        self.point("extent", |c| uploads::extent(c, id, offset)).await
+    }
+
+    async fn begin_finish(&self, id: &UploadId, blob: BlobId) -> Result<Finish> {
+        let id = *id;
+        self.write("begin_finish", move |c| uploads::begin_finish(c, &id, blob)).await
+    }
+
+    async fn abandon_finish(&self, id: &UploadId, blob: BlobId) -> Result<()> {
+        let id = *id;
+        self.write("abandon_finish", move |c| uploads::abandon_finish(c, &id, blob)).await
+    }
+
+    async fn finishing_uploads(&self) -> Result<Vec<Upload>> {
+        self.long("finishing_uploads", |c| uploads::all_finishing(c)).await
+    }
+
+    async fn delete_upload(&self, id: &UploadId) -> Result<()> {
+        let id = *id;
+        self.write("delete_upload", move |c| uploads::delete(c, &id)).await
+    }
+
+    async fn expired_uploads(&self, now: Timestamp, limit: usize) -> Result<Vec<UploadId>> {
+        self.long("expired_uploads", move |c| uploads::expired(c, now, limit)).await
+    }
+
+    async fn has_upload(&self, id: &UploadId) -> Result<bool> {
+        self.point("has_upload", |c| uploads::exists(c, id)).await
+    }
+
+    async fn unreferenced_blobs(&self, skip: &[BlobId], limit: usize) -> Result<Vec<BlobId>> {
+        let skip = skip.iter().copied().collect();
+        self.long("unreferenced_blobs", move |c| blobs::unreferenced(c, &skip, limit)).await
+    }
+
+    async fn forget_blob(&self, blob: &BlobId) -> Result<()> {
+        let blob = *blob;
+        self.write("forget_blob", move |c| blobs::forget(c, &blob)).await
+    }
+
+    async fn blob(&self, blob: &BlobId) -> Result<Option<Blob>> {
+        self.point("blob", |c| blobs::get(c, blob)).await
+    }
+
+    async fn blobs(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<(BlobId, u64)>> {
+        self.long("blobs", move |c| blobs::referenced(c, after, limit)).await
+    }
+
+    async fn chunks(&self, blob: &BlobId) -> Result<Option<ChunkList>> {
+        let blob = *blob;
+        self.long("chunks", move |c| blobs::chunks(c, &blob)).await
+    }
+
+    async fn put_chunks(&self, blob: &BlobId, chunks: &ChunkList) -> Result<()> {
+        let (blob, chunks) = (*blob, chunks.clone());
+        self.write("put_chunks", move |c| blobs::put_chunks(c, &blob, &chunks)).await
+    }
+
+    async fn put_sha256(&self, blob: &BlobId, sha256: [u8; 32]) -> Result<()> {
+        let blob = *blob;
+        self.write("put_sha256", move |c| blobs::put_sha256(c, &blob, sha256)).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.point("check", |c| Ok(c.query_row("SELECT value FROM meta LIMIT 1", [], |_| Ok(()))?)).await?;
+        // A change of a row is what shows that the log takes bytes.
+        let sql = "UPDATE meta SET value = 1 - value WHERE name = 'checked'";
+        self.write("check", move |c| Ok(c.prepare_cached(sql)?.execute([]).map(drop)?)).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        measured("close", async {
+            let mut thread = self.thread.lock().await;
+            // The readers go first: a checkpoint cannot empty the log under them. Then changes are refused; those
+            // already accepted are written by the thread, which then ends.
+            self.readers.close().await;
+            self.shared.in_order.store(true, Ordering::Release);
+            drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+            let Some(thread) = thread.take() else { return Ok(()) };
+            tokio::task::spawn_blocking(move || thread.join())
+                .await
+                .map_err(|error| Error::internal("close the catalog", error))?
+                .unwrap_or_else(|_| Err(Error::broken("the catalog's writer panicked")))
+        })
+        .await
+    }
+}

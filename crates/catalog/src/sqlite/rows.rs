@@ -1,0 +1,260 @@
+//! Between rows and domain types. What cannot be converted back is damage, and an error: never a guess.
+
+use super::error::{Done, Failed};
+use carrack_domain::digest::{Algorithm, ContentDigest, Digest, Piece};
+use carrack_domain::file::{Blob, Bucket, File, Metadata};
+use carrack_domain::id::{hex, unhex};
+use carrack_domain::tree::Fragment;
+use carrack_domain::upload::{PartPlan, StoredExtent, Target, Upload, UploadState};
+use carrack_domain::{BlobId, BucketName, Error, Key, Timestamp, UploadId};
+use rusqlite::Row;
+use serde_json::{Value, json};
+use std::num::NonZeroU64;
+
+/// Above every key, since UTF-8 has no byte 0xFF.
+const ABOVE_ALL_KEYS: &[u8] = &[0xff];
+
+/// Columns of [`bucket`].
+pub(super) const BUCKET: &str = "name, quota_bytes, used_bytes, reserved_bytes, file_count, created_at";
+/// Columns of [`file`], of a table or join in which no other has the same names.
+pub(super) const FILE: &str =
+    "key, blob_id, size, crc32, blake3, sha256, file.created_at, created_by, content_type, metadata";
+/// Columns of [`upload`].
+pub(super) const UPLOAD: &str = "id, owner, bucket, key, size, part_size, only_create, state, blob_id, \
+     created_at, expires_at, expected, content_type, metadata";
+/// Columns of [`extent`].
+pub(super) const EXTENT: &str = "begins, ends, crc32, blake3, fragment";
+
+/// A number for SQLite, whose integers end at 2^63-1.
+pub(super) fn signed(number: u64) -> Done<i64> {
+    i64::try_from(number).map_err(|_| Error::broken(format!("{number} does not fit into the catalog")).into())
+}
+
+pub(super) fn unsigned(number: i64) -> Done<u64> {
+    u64::try_from(number).map_err(|_| damaged("a number"))
+}
+
+pub(super) fn damaged(what: &str) -> Failed {
+    Error::broken(format!("the catalog holds {what} that cannot be read")).into()
+}
+
+/// The least byte string above everything that begins with `prefix`.
+pub(super) fn successor(prefix: &[u8]) -> Vec<u8> {
+    let Some(last) = prefix.iter().rposition(|byte| *byte != 0xff) else {
+        return ABOVE_ALL_KEYS.to_vec();
+    };
+    let mut bound = prefix[..=last].to_vec();
+    bound[last] += 1;
+    bound
+}
+
+pub(super) fn number(row: &Row<'_>, column: usize) -> Done<u64> {
+    unsigned(row.get(column)?)
+}
+
+pub(super) fn key_text<'a>(row: &'a Row<'_>, column: usize) -> Done<&'a str> {
+    let bytes = row.get_ref(column)?.as_blob().map_err(|_| damaged("a key"))?;
+    std::str::from_utf8(bytes).map_err(|_| damaged("a key"))
+}
+
+pub(super) fn key(row: &Row<'_>, column: usize) -> Done<Key> {
+    Key::parse(key_text(row, column)?).map_err(|_| damaged("a key"))
+}
+
+pub(super) fn blob_id(row: &Row<'_>, column: usize) -> Done<BlobId> {
+    Ok(BlobId::from_bytes(row.get(column)?))
+}
+
+pub(super) fn upload_id(row: &Row<'_>, column: usize) -> Done<UploadId> {
+    Ok(UploadId::from_bytes(row.get(column)?))
+}
+
+/// A blob from id, size, crc32, blake3, sha256, which stand side by side.
+pub(super) fn blob(row: &Row<'_>, first: usize) -> Done<Blob> {
+    let digest = ContentDigest {
+        crc32: row.get(first + 2)?,
+        blake3: row.get(first + 3)?,
+        sha256: row.get(first + 4)?,
+    };
+    Ok(Blob { id: blob_id(row, first)?, size: number(row, first + 1)?, digest })
+}
+
+pub(super) fn bucket(row: &Row<'_>) -> Done<Bucket> {
+    let quota: Option<i64> = row.get(1)?;
+    Ok(Bucket {
+        name: bucket_name(row, 0)?,
+        quota_bytes: quota.map(unsigned).transpose()?,
+        used_bytes: number(row, 2)?,
+        reserved_bytes: number(row, 3)?,
+        file_count: number(row, 4)?,
+        created_at: Timestamp::from_millis(row.get(5)?),
+    })
+}
+
+/// A file from the columns [`FILE`].
+pub(super) fn file(row: &Row<'_>, bucket: &BucketName) -> Done<File> {
+    Ok(File {
+        bucket: bucket.clone(),
+        key: key(row, 0)?,
+        blob: blob(row, 1)?,
+        created_at: Timestamp::from_millis(row.get(6)?),
+        created_by: row.get(7)?,
+        content_type: row.get(8)?,
+        metadata: metadata(text(row, 9)?)?,
+    })
+}
+
+pub(super) fn upload(row: &Row<'_>) -> Done<Upload> {
+    let size = number(row, 4)?;
+    let part_size = number(row, 5)?;
+    let state = match row.get(7)? {
+        0 => UploadState::Open,
+        1 => UploadState::Finishing(blob_id(row, 8)?),
+        2 => UploadState::Complete,
+        _ => return Err(damaged("an upload's state")),
+    };
+    Ok(Upload {
+        id: upload_id(row, 0)?,
+        owner: row.get(1)?,
+        target: Target {
+            bucket: bucket_name(row, 2)?,
+            key: key(row, 3)?,
+            content_type: row.get(12)?,
+            metadata: metadata(text(row, 13)?)?,
+        },
+        parts: PartPlan::new(size, Some(part_size), NonZeroU64::MIN).map_err(|_| damaged("a part size"))?,
+        expected: digests(text(row, 11)?)?,
+        only_create: row.get(6)?,
+        state,
+        created_at: Timestamp::from_millis(row.get(9)?),
+        expires_at: Timestamp::from_millis(row.get(10)?),
+    })
+}
+
+pub(super) fn extent(row: &Row<'_>) -> Done<StoredExtent> {
+    let bytes = row.get_ref(4)?.as_blob().map_err(|_| damaged("an extent"))?;
+    let fragment = Fragment::decode(bytes).ok_or_else(|| damaged("an extent"))?;
+    if fragment.start() != number(row, 0)? || fragment.end() != number(row, 1)? {
+        return Err(damaged("an extent"));
+    }
+    Ok(StoredExtent { piece: Piece { crc32: row.get(2)?, fragment }, blake3: row.get(3)? })
+}
+
+fn text<'a>(row: &'a Row<'_>, column: usize) -> Done<&'a str> {
+    row.get_ref(column)?.as_str().map_err(|_| damaged("a text"))
+}
+
+fn bucket_name(row: &Row<'_>, column: usize) -> Done<BucketName> {
+    BucketName::parse(text(row, column)?).map_err(|_| damaged("a bucket's name"))
+}
+
+/// Metadata as JSON.
+pub(super) fn metadata_text(metadata: &Metadata) -> Done<String> {
+    serde_json::to_string(metadata).map_err(|error| Error::internal("write metadata", error).into())
+}
+
+fn metadata(text: &str) -> Done<Metadata> {
+    if text == "{}" {
+        return Ok(Metadata::new());
+    }
+    serde_json::from_str(text).map_err(|_| damaged("metadata"))
+}
+
+/// Digests as `sha-256:HEX,md5:HEX`.
+pub(super) fn digests_text(digests: &[Digest]) -> String {
+    let each = digests.iter().map(|digest| format!("{}:{}", digest.algorithm().name(), hex(digest.value())));
+    each.collect::<Vec<_>>().join(",")
+}
+
+fn digests(text: &str) -> Done<Vec<Digest>> {
+    text.split(',').filter(|one| !one.is_empty()).map(digest).collect()
+}
+
+fn digest(text: &str) -> Done<Digest> {
+    let read = || {
+        let (name, value) = text.split_once(':')?;
+        let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name)?;
+        let pairs = value.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+        let value = pairs.map(|pair| unhex::<1>(pair?).map(|[byte]| byte)).collect::<Option<Vec<u8>>>()?;
+        Digest::new(algorithm, value).ok()
+    };
+    read().ok_or_else(|| damaged("a digest"))
+}
+
+/// A file as it was, as JSON: independent of the tables of today.
+pub(super) fn file_text(file: &File) -> String {
+    let digest = &file.blob.digest;
+    json!({
+        "bucket": file.bucket.as_str(),
+        "key": file.key.as_str(),
+        "blob": file.blob.id.to_string(),
+        "size": file.blob.size,
+        "crc32": digest.crc32,
+        "blake3": hex(&digest.blake3),
+        "sha256": digest.sha256.map(|sha256| hex(&sha256)),
+        "content_type": file.content_type,
+        "metadata": file.metadata,
+        "created_at": file.created_at.as_millis(),
+        "created_by": file.created_by,
+    })
+    .to_string()
+}
+
+/// Reads what [`file_text`] wrote.
+pub(super) fn file_of_text(text: &str) -> Done<File> {
+    let value: Value = serde_json::from_str(text).map_err(|_| damaged("a complete upload"))?;
+    let read = || {
+        let text = |name: &str| value.get(name)?.as_str();
+        let sha256 = match text("sha256") {
+            Some(sha256) => Some(unhex(sha256)?),
+            None => None,
+        };
+        let digest = ContentDigest {
+            crc32: u32::try_from(value.get("crc32")?.as_u64()?).ok()?,
+            blake3: unhex(text("blake3")?)?,
+            sha256,
+        };
+        let each = value.get("metadata")?.as_object()?.iter();
+        Some(File {
+            bucket: BucketName::parse(text("bucket")?).ok()?,
+            key: Key::parse(text("key")?).ok()?,
+            blob: Blob { id: BlobId::parse(text("blob")?)?, size: value.get("size")?.as_u64()?, digest },
+            content_type: text("content_type")?.to_owned(),
+            metadata: each
+                .map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+                .collect::<Option<Metadata>>()?,
+            created_at: Timestamp::from_millis(value.get("created_at")?.as_i64()?),
+            created_by: text("created_by")?.to_owned(),
+        })
+    };
+    read().ok_or_else(|| damaged("a complete upload"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn successors() {
+        assert_eq!(successor(b"a/"), b"a0");
+        assert_eq!(successor(b""), [0xff]);
+        assert_eq!(successor(&[b'a', 0xff, 0xff]), b"b");
+        assert_eq!(successor(&[0xff, 0xff]), [0xff]);
+        assert_eq!(successor("\u{7f}".as_bytes()), [0x80]);
+        let last = "\u{10ffff}";
+        assert!(successor(last.as_bytes()).as_slice() > format!("{last}{last}").as_bytes());
+    }
+
+    #[test]
+    fn digests_have_one_text() {
+        let all: Vec<Digest> = Algorithm::ALL
+            .into_iter()
+            .map(|algorithm| Digest::new(algorithm, vec![0xa5; algorithm.width()]).unwrap())
+            .collect();
+        assert_eq!(digests(&digests_text(&all)).unwrap(), all);
+        assert_eq!(digests("").unwrap(), Vec::new());
+        for bad in ["md5", "md5:00", "rot13:00", "crc32:0000000", "crc32:0000000g"] {
+            assert!(digests(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Uploads, their ledgers and their reservations.
+
+use super::buckets;
+use super::error::Done;
+use super::rows::{self, damaged, signed};
+use crate::Finish;
+use carrack_domain::file::File;
+use carrack_domain::upload::{StoredExtent, Upload};
+use carrack_domain::{BlobId, BucketName, Code, Error, Timestamp, UploadId};
+use rusqlite::{Connection, OptionalExtension, Params, params};
+
+const OPEN: i64 = 0;
+const FINISHING: i64 = 1;
+
+/// Bytes an upload holds reserved, and where.
+pub(super) struct Reservation {
+    pub(super) bucket: String,
+    pub(super) size: i64,
+}
+
+fn not_found(id: &UploadId) -> Error {
+    Error::new(Code::UploadNotFound, format!("There is no upload {id}."))
+}
+
+fn count(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+pub(super) fn create(connection: &Connection, upload: &Upload) -> Done<()> {
+    let account = buckets::account(connection, &upload.target.bucket)?;
+    let size = upload.parts.size();
+    account.admit(size, 0)?;
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO upload (id, owner, bucket, key, size, part_size, only_create, state, created_at, expires_at, \
+         expected, content_type, metadata) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12)",
+    )?;
+    statement.execute(params![
+        upload.id.as_bytes(),
+        upload.owner,
+        upload.target.bucket.as_str(),
+        upload.target.key.as_str().as_bytes(),
+        signed(size)?,
+        signed(upload.parts.part_size())?,
+        upload.only_create,
+        upload.created_at.as_millis(),
+        upload.expires_at.as_millis(),
+        rows::digests_text(&upload.expected),
+        upload.target.content_type,
+        rows::metadata_text(&upload.target.metadata)?,
+    ])?;
+    buckets::reserve(connection, upload.target.bucket.as_str(), signed(size)?)
+}
+
+fn query(connection: &Connection, rest: &str, params: impl Params) -> Done<Vec<Upload>> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {} FROM upload WHERE {rest}", rows::UPLOAD))?;
+    let mut found = statement.query(params)?;
+    let mut uploads = Vec::new();
+    while let Some(row) = found.next()? {
+        uploads.push(rows::upload(row)?);
+    }
+    Ok(uploads)
+}
+
+pub(super) fn get(connection: &Connection, id: &UploadId) -> Done<Upload> {
+    let found = query(connection, "id = ?1", [id.as_bytes()])?.pop();
+    Ok(found.ok_or_else(|| not_found(id))?)
+}
+
+pub(super) fn of_owner(
+    connection: &Connection,
+    owner: &str,
+    bucket: Option<&BucketName>,
+    limit: usize,
+) -> Done<Vec<Upload>> {
+    let rest = "owner = ?1 AND state = 0 AND (?2 IS NULL OR bucket = ?2) ORDER BY created_at, id LIMIT ?3";
+    query(connection, rest, params![owner, bucket.map(BucketName::as_str), count(limit)])
+}
+
+pub(super) fn all_finishing(connection: &Connection) -> Done<Vec<Upload>> {
+    query(connection, "state = 1 ORDER BY id", [])
+}
+
+pub(super) fn active(connection: &Connection) -> Done<u64> {
+    let mut statement = connection.prepare_cached("SELECT count(*) FROM upload WHERE state < 2")?;
+    rows::unsigned(statement.query_row([], |row| row.get(0))?)
+}
+
+pub(super) fn exists(connection: &Connection, id: &UploadId) -> Done<bool> {
+    let mut statement = connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM upload WHERE id = ?1)")?;
+    Ok(statement.query_row([id.as_bytes()], |row| row.get(0))?)
+}
+
+pub(super) fn expired(connection: &Connection, now: Timestamp, limit: usize) -> Done<Vec<UploadId>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id FROM upload WHERE expires_at < ?1 AND state <> 1 ORDER BY expires_at, id LIMIT ?2",
+    )?;
+    let mut found = statement.query([now.as_millis(), count(limit)])?;
+    let mut ids = Vec::new();
+    while let Some(row) = found.next()? {
+        ids.push(rows::upload_id(row, 0)?);
+    }
+    Ok(ids)
+}
+
+pub(super) fn record_extent(
+    connection: &Connection,
+    id: &UploadId,
+    extent: &StoredExtent,
+    expires_at: Timestamp,
+) -> Done<()> {
+    let mut statement =
+        connection.prepare_cached("UPDATE upload SET expires_at = ?2 WHERE id = ?1 AND state = 0")?;
+    if statement.execute(params![id.as_bytes(), expires_at.as_millis()])? == 0 {
+        if !exists(connection, id)? {
+            return Err(not_found(id).into());
+        }
+        let detail = "The upload takes no more bytes: it is complete or being completed.";
+        return Err(Error::new(Code::UploadFinished, detail).into());
+    }
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO extent (upload_id, begins, ends, crc32, blake3, fragment) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+         ON CONFLICT DO UPDATE SET ends = excluded.ends, crc32 = excluded.crc32, blake3 = excluded.blake3, \
+         fragment = excluded.fragment",
+    )?;
+    let fragment = &extent.piece.fragment;
+    statement.execute(params![
+        id.as_bytes(),
+        signed(fragment.start())?,
+        signed(fragment.end())?,
+        extent.piece.crc32,
+        extent.blake3,
+        fragment.encode(),
+    ])?;
+    Ok(())
+}
+
+pub(super) fn extents(connection: &Connection, id: &UploadId) -> Done<Vec<StoredExtent>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {} FROM extent WHERE upload_id = ?1 ORDER BY begins",
+        rows::EXTENT
+    ))?;
+    let mut found = statement.query([id.as_bytes()])?;
+    let mut extents = Vec::new();
+    while let Some(row) = found.next()? {
+        extents.push(rows::extent(row)?);
+    }
+    Ok(extents)
+}
+
+pub(super) fn extent(connection: &Connection, id: &UploadId, offset: u64) -> Done<Option<StoredExtent>> {
+    let Ok(offset) = i64::try_from(offset) else { return Ok(None) };
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {} FROM extent WHERE upload_id = ?1 AND begins = ?2",
+        rows::EXTENT
+    ))?;
+    let mut found = statement.query(params![id.as_bytes(), offset])?;
+    found.next()?.map(rows::extent).transpose()
+}
+
+/// Whether the extents are neighbours from 0 to `size`.
+fn covers(connection: &Connection, id: &UploadId, size: i64) -> Done<bool> {
+    let mut statement =
+        connection.prepare_cached("SELECT begins, ends FROM extent WHERE upload_id = ?1 ORDER BY begins")?;
+    let mut found = statement.query([id.as_bytes()])?;
+    let mut covered: i64 = 0;
+    while let Some(row) = found.next()? {
+        if row.get::<_, i64>(0)? != covered {
+            return Ok(false);
+        }
+        covered = row.get(1)?;
+    }
+    Ok(covered == size)
+}
+
+pub(super) fn begin_finish(connection: &Connection, id: &UploadId, blob: BlobId) -> Done<Finish> {
+    let mut statement =
+        connection.prepare_cached("SELECT state, size, blob_id, file FROM upload WHERE id = ?1")?;
+    let mut found = statement.query([id.as_bytes()])?;
+    let Some(row) = found.next()? else { return Err(not_found(id).into()) };
+    match row.get::<_, i64>(0)? {
+        OPEN => {}
+        FINISHING => return Ok(Finish::Underway(rows::blob_id(row, 2)?)),
+        _ => {
+            let text = row.get_ref(3)?.as_str().map_err(|_| damaged("a complete upload"))?;
+            return Ok(Finish::Done(Box::new(rows::file_of_text(text)?)));
+        }
+    }
+    if !covers(connection, id, row.get(1)?)? {
+        let detail = "Not every part is stored yet: send the missing ones, then complete the upload.";
+        return Err(Error::new(Code::PartsMissing, detail).into());
+    }
+    drop(found);
+    connection
+        .prepare_cached("UPDATE upload SET state = 1, blob_id = ?2 WHERE id = ?1")?
+        .execute([id.as_bytes(), blob.as_bytes()])?;
+    Ok(Finish::Begun)
+}
+
+pub(super) fn abandon_finish(connection: &Connection, id: &UploadId, blob: BlobId) -> Done<()> {
+    connection
+        .prepare_cached(
+            "UPDATE upload SET state = 0, blob_id = NULL WHERE id = ?1 AND state = 1 AND blob_id = ?2",
+        )?
+        .execute([id.as_bytes(), blob.as_bytes()])?;
+    Ok(())
+}
+
+/// The reservation of an upload that is finishing under `blob`; `upload_not_found` for any other.
+pub(super) fn finishing(connection: &Connection, id: &UploadId, blob: BlobId) -> Done<Reservation> {
+    let mut statement = connection
+        .prepare_cached("SELECT bucket, size FROM upload WHERE id = ?1 AND state = 1 AND blob_id = ?2")?;
+    let found = statement.query_row([id.as_bytes(), blob.as_bytes()], |row| {
+        Ok(Reservation { bucket: row.get(0)?, size: row.get(1)? })
+    });
+    let missing = || {
+        let detail = format!("There is no upload {id} that is being completed with these bytes.");
+        Error::new(Code::UploadNotFound, detail)
+    };
+    Ok(found.optional()?.ok_or_else(missing)?)
+}
+
+/// Notes the file the upload has become.
+pub(super) fn complete(connection: &Connection, id: &UploadId, file: &File) -> Done<()> {
+    connection
+        .prepare_cached("UPDATE upload SET state = 2, blob_id = NULL, file = ?2 WHERE id = ?1")?
+        .execute(params![id.as_bytes(), rows::file_text(file)])?;
+    Ok(())
+}
+
+pub(super) fn delete(connection: &Connection, id: &UploadId) -> Done<()> {
+    let mut statement = connection.prepare_cached("SELECT state, size, bucket FROM upload WHERE id = ?1")?;
+    let found = statement
+        .query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?)))
+        .optional()?;
+    let (state, size, bucket): (i64, i64, String) = found.ok_or_else(|| not_found(id))?;
+    match state {
+        OPEN => buckets::reserve(connection, &bucket, -size)?,
+        FINISHING => {
+            let detail = "The upload is being completed and cannot be deleted now.";
+            return Err(Error::new(Code::UploadFinished, detail).into());
+        }
+        _ => {}
+    }
+    connection.prepare_cached("DELETE FROM upload WHERE id = ?1")?.execute([id.as_bytes()])?;
+    Ok(())
+}

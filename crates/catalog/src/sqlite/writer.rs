@@ -1,0 +1,290 @@
+//! The one thread that writes: it takes what is waiting, commits it once, and only then answers.
+
+use super::error::{Done, Failed, sqlite_error};
+use super::open::set_clean;
+use carrack_domain::{Code, Error, Result};
+use rusqlite::Connection;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+
+/// The most commands that share one commit.
+const BATCH_MAX: usize = 512;
+
+/// A change that waits for its turn, then for its commit.
+pub(super) trait Command: Send {
+    /// Makes the change; false when it failed and is to be rolled back.
+    fn run(&mut self, connection: &Connection) -> bool;
+    /// Tells the requester: what `run` came to, or that it was not kept.
+    fn answer(self: Box<Self>, lost: Option<&Lost>);
+}
+
+/// Why nothing of a transaction was kept.
+pub(super) struct Lost {
+    code: Option<ErrorCode>,
+    text: String,
+}
+
+type ErrorCode = rusqlite::ErrorCode;
+
+impl Lost {
+    fn new(error: &rusqlite::Error) -> Lost {
+        Lost { code: error.sqlite_error_code(), text: error.to_string() }
+    }
+
+    fn error(&self) -> Error {
+        match self.code {
+            Some(ErrorCode::DiskFull) => {
+                let detail = "The disk with the server's catalog is full. Send the request again later.";
+                Error::new(Code::StorageFull, detail).with_source(self.text.clone())
+            }
+            _ => Error::internal("commit to the catalog", self.text.clone()),
+        }
+    }
+}
+
+/// A closure as a [`Command`].
+pub(super) struct Job<T, F> {
+    operation: &'static str,
+    change: Option<F>,
+    result: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T, F> Job<T, F> {
+    pub(super) fn new(operation: &'static str, change: F, reply: oneshot::Sender<Result<T>>) -> Job<T, F> {
+        Job { operation, change: Some(change), result: None, reply }
+    }
+}
+
+impl<T, F> Command for Job<T, F>
+where
+    T: Send,
+    F: FnOnce(&Connection) -> Done<T> + Send,
+{
+    fn run(&mut self, connection: &Connection) -> bool {
+        let Some(change) = self.change.take() else { return false };
+        let result = catch_unwind(AssertUnwindSafe(|| change(connection)))
+            .unwrap_or_else(|_| Err(Failed::Rule(Error::broken("a catalog command panicked"))))
+            .map_err(|failed| failed.into_error(self.operation));
+        let kept = result.is_ok();
+        self.result = Some(result);
+        kept
+    }
+
+    fn answer(self: Box<Self>, lost: Option<&Lost>) {
+        let result = match (lost, self.result) {
+            (Some(lost), _) => Err(lost.error()),
+            (None, Some(result)) => result,
+            (None, None) => Err(Error::broken("a catalog command was never run")),
+        };
+        // A requester that went away needs no answer; its change stands.
+        self.reply.send(result).ok();
+    }
+}
+
+/// What the thread and its owner both see.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Transactions committed.
+    pub(super) commits: AtomicU64,
+    /// The catalog is being closed in order.
+    pub(super) in_order: AtomicBool,
+}
+
+/// The thread: runs until every sender is gone and the queue is empty.
+pub(super) fn run(
+    connection: Connection,
+    mut queue: mpsc::Receiver<Box<dyn Command>>,
+    shared: Arc<Shared>,
+) -> Result<()> {
+    let mut batch = VecDeque::with_capacity(BATCH_MAX);
+    while let Some(first) = queue.blocking_recv() {
+        batch.push_back(first);
+        while batch.len() < BATCH_MAX
+            && let Ok(next) = queue.try_recv()
+        {
+            batch.push_back(next);
+        }
+        while !batch.is_empty() {
+            transact(&connection, &mut batch, &shared);
+        }
+    }
+    finish(connection, shared.in_order.load(Ordering::Acquire))
+}
+
+/// One transaction for as much of the batch as goes into it. That is all of it, unless SQLite gives up the whole
+/// transaction over one command; what was not run yet then gets a transaction of its own.
+fn transact(connection: &Connection, batch: &mut VecDeque<Box<dyn Command>>, shared: &Shared) {
+    let mut done = Vec::with_capacity(batch.len());
+    let lost = match run_batch(connection, batch, &mut done) {
+        Ok(()) => commit(connection, done.len(), shared).err(),
+        Err(error) => Some(error),
+    };
+    if let Some(error) = &lost {
+        tracing::error!(error = %error, commands = done.len(), "catalog transaction lost");
+        if !connection.is_autocommit()
+            && let Err(error) = execute(connection, "ROLLBACK")
+        {
+            tracing::error!(error = %error, "catalog transaction cannot be rolled back");
+        }
+    }
+    let lost = lost.as_ref().map(Lost::new);
+    for command in done {
+        command.answer(lost.as_ref());
+    }
+}
+
+fn run_batch(
+    connection: &Connection,
+    batch: &mut VecDeque<Box<dyn Command>>,
+    done: &mut Vec<Box<dyn Command>>,
+) -> rusqlite::Result<()> {
+    if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
+        done.extend(batch.drain(..));
+        return Err(error);
+    }
+    while let Some(mut command) = batch.pop_front() {
+        let kept = execute(connection, "SAVEPOINT command").map(|()| command.run(connection));
+        done.push(command);
+        if connection.is_autocommit() {
+            // SQLite has rolled everything back: disk full, I/O error, out of memory.
+            kept?;
+            return Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT_ROLLBACK),
+                Some("SQLite gave up the transaction".to_owned()),
+            ));
+        }
+        if !kept? {
+            execute(connection, "ROLLBACK TO command")?;
+        }
+        execute(connection, "RELEASE command")?;
+    }
+    Ok(())
+}
+
+fn commit(connection: &Connection, commands: usize, shared: &Shared) -> rusqlite::Result<()> {
+    let begun = Instant::now();
+    execute(connection, "COMMIT")?;
+    shared.commits.fetch_add(1, Ordering::Relaxed);
+    metrics::histogram!("carrack_catalog_commit_duration_seconds").record(begun.elapsed().as_secs_f64());
+    metrics::histogram!("carrack_catalog_commands_per_commit").record(commands as f64);
+    Ok(())
+}
+
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
+/// Puts everything into the database file and closes it.
+fn finish(connection: Connection, in_order: bool) -> Result<()> {
+    if in_order {
+        set_clean(&connection, true).map_err(|error| sqlite_error("close the catalog", error))?;
+    }
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+        .map_err(|error| sqlite_error("checkpoint the catalog", error))?;
+    connection.close().map_err(|(_, error)| sqlite_error("close the catalog", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Answer = oneshot::Receiver<Result<()>>;
+
+    fn connection() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(
+                "PRAGMA foreign_keys = ON; CREATE TABLE t (n PRIMARY KEY); \
+                 CREATE TABLE child (n REFERENCES t (n) DEFERRABLE INITIALLY DEFERRED)",
+            )
+            .unwrap();
+        connection
+    }
+
+    fn job(sql: &'static str, then: fn(&Connection) -> Done<()>) -> (Box<dyn Command>, Answer) {
+        let (reply, answer) = oneshot::channel();
+        let change = move |connection: &Connection| {
+            connection.execute_batch(sql)?;
+            then(connection)
+        };
+        (Box::new(Job::new("test", change, reply)), answer)
+    }
+
+    /// Runs a batch as the thread does; which jobs were acknowledged, which rows there are, and how many commits.
+    fn outcome(jobs: Vec<(Box<dyn Command>, Answer)>) -> (Vec<bool>, Vec<i64>, u64) {
+        let connection = connection();
+        let shared = Shared::default();
+        let (commands, answers): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+        let mut batch: VecDeque<_> = commands.into();
+        while !batch.is_empty() {
+            transact(&connection, &mut batch, &shared);
+        }
+        assert!(connection.is_autocommit(), "no transaction is left open");
+        let acknowledged = answers.into_iter().map(|mut answer| answer.try_recv().unwrap().is_ok()).collect();
+        let mut statement = connection.prepare("SELECT n FROM t ORDER BY n").unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        (acknowledged, rows, shared.commits.load(Ordering::Relaxed))
+    }
+
+    fn fine(_: &Connection) -> Done<()> {
+        Ok(())
+    }
+
+    #[test]
+    fn one_commit_for_all() {
+        let jobs = vec![job("INSERT INTO t VALUES (1)", fine), job("INSERT INTO t VALUES (2)", fine)];
+        assert_eq!(outcome(jobs), (vec![true, true], vec![1, 2], 1));
+    }
+
+    #[test]
+    fn failures_and_panics_are_rolled_back_alone() {
+        let jobs = vec![
+            job("INSERT INTO t VALUES (1)", fine),
+            job("INSERT INTO t VALUES (2)", |_| Err(Error::new(Code::TooLarge, "no").into())),
+            job("INSERT INTO t VALUES (3)", |_| panic!("a bug")),
+            job("INSERT INTO t VALUES (4); INSERT INTO t VALUES (1)", fine),
+            job("INSERT INTO t VALUES (5)", fine),
+        ];
+        assert_eq!(outcome(jobs), (vec![true, false, false, false, true], vec![1, 5], 1));
+    }
+
+    #[test]
+    fn a_transaction_that_sqlite_gave_up_is_acknowledged_to_nobody() {
+        let jobs = vec![
+            job("INSERT INTO t VALUES (1)", fine),
+            job("INSERT INTO t VALUES (2); ROLLBACK", fine),
+            job("INSERT INTO t VALUES (3)", fine),
+        ];
+        assert_eq!(outcome(jobs), (vec![false, false, true], vec![3], 1));
+    }
+
+    #[test]
+    fn a_commit_that_fails_is_acknowledged_to_nobody() {
+        let jobs = vec![
+            job("INSERT INTO t VALUES (1)", fine),
+            job("INSERT INTO child VALUES (99)", fine),
+            job("INSERT INTO t VALUES (3)", |_| Err(Error::new(Code::TooLarge, "no").into())),
+        ];
+        assert_eq!(outcome(jobs), (vec![false, false, false], vec![], 0));
+    }
+
+    #[test]
+    fn a_requester_that_went_away_changes_nothing() {
+        let (command, answer) = job("INSERT INTO t VALUES (1)", fine);
+        drop(answer);
+        let (next, answer) = job("INSERT INTO t VALUES (2)", fine);
+        let connection = connection();
+        let mut batch = VecDeque::from([command, next]);
+        transact(&connection, &mut batch, &Shared::default());
+        assert!(answer.blocking_recv().unwrap().is_ok());
+        let count: i64 = connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 2);
+    }
+}

@@ -1,0 +1,291 @@
+use carrack_catalog::{Catalog, OpenError, Outcome, SqliteCatalog, SqliteOptions, conformance};
+use carrack_domain::digest::PieceHasher;
+use carrack_domain::upload::{PartPlan, StoredExtent, Target, Upload, UploadState};
+use carrack_domain::{BucketName, Code, Error, Key, Timestamp, UploadId};
+use std::num::NonZeroU64;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+fn options(directory: &Path) -> SqliteOptions {
+    SqliteOptions { path: directory.join("catalog.sqlite"), readers: 2, queue: 64 }
+}
+
+fn open(directory: &Path) -> SqliteCatalog {
+    SqliteCatalog::open(options(directory)).unwrap()
+}
+
+fn refused(directory: &Path) -> OpenError {
+    match SqliteCatalog::open(options(directory)) {
+        Ok(_) => panic!("opened"),
+        Err(error) => error,
+    }
+}
+
+fn name(text: &str) -> BucketName {
+    BucketName::parse(text).unwrap()
+}
+
+fn meta(directory: &Path, of: &str) -> i64 {
+    let connection = rusqlite::Connection::open(options(directory).path).unwrap();
+    connection.query_row("SELECT value FROM meta WHERE name = ?1", [of], |row| row.get(0)).unwrap()
+}
+
+fn upload(size: u64) -> Upload {
+    Upload {
+        id: UploadId::from_bytes([7; 16]),
+        owner: "ann".to_owned(),
+        target: Target {
+            bucket: name("bucket"),
+            key: Key::parse("k").unwrap(),
+            content_type: "a/b".to_owned(),
+            metadata: [("a".to_owned(), "b".to_owned())].into(),
+        },
+        parts: PartPlan::new(size, Some(100), NonZeroU64::MIN).unwrap(),
+        expected: Vec::new(),
+        only_create: false,
+        state: UploadState::Open,
+        created_at: NOW,
+        expires_at: NOW,
+    }
+}
+
+fn extent(offset: u64) -> StoredExtent {
+    let mut hasher = PieceHasher::new(offset);
+    hasher.update(&[1; 100]);
+    StoredExtent { piece: hasher.finish(), blake3: [1; 32] }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn conforms() {
+    let directories = Mutex::new(Vec::new());
+    conformance::run(async || {
+        let directory = TempDir::new().unwrap();
+        let catalog = open(directory.path());
+        directories.lock().unwrap().push(directory);
+        Arc::new(catalog) as Arc<dyn Catalog>
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keeps_everything_when_dropped_without_close() {
+    let directory = TempDir::new().unwrap();
+    let catalog = open(directory.path());
+    let (bucket, _) = catalog.put_bucket(&name("bucket"), Some(1 << 40), NOW).await.unwrap();
+    catalog.create_upload(&upload(200)).await.unwrap();
+    catalog.record_extent(&upload(200).id, &extent(100), NOW).await.unwrap();
+    drop(catalog);
+    assert_eq!(meta(directory.path(), "clean"), 0);
+    let catalog = open(directory.path());
+    assert_eq!(catalog.bucket(&name("bucket")).await.unwrap().quota_bytes, bucket.quota_bytes);
+    assert_eq!(catalog.upload(&upload(200).id).await.unwrap(), upload(200));
+    assert_eq!(catalog.extents(&upload(200).id).await.unwrap(), [extent(100)]);
+    catalog.close().await.unwrap();
+    catalog.close().await.expect("closing twice is closing once");
+    assert_eq!(meta(directory.path(), "clean"), 1);
+    drop(open(directory.path()));
+    assert_eq!(meta(directory.path(), "clean"), 0, "cleared while it is open");
+}
+
+/// The files as they lie there while the catalog runs are what a kill would leave.
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let (directory, copy) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let catalog = open(directory.path());
+    catalog.put_bucket(&name("bucket"), None, NOW).await.unwrap();
+    catalog.create_upload(&upload(200)).await.unwrap();
+    for (number, offset) in [(0, 0), (1, 100)] {
+        catalog.record_extent(&upload(200).id, &extent(offset), NOW).await.unwrap();
+        let target = copy.path().join(number.to_string());
+        std::fs::create_dir(&target).unwrap();
+        for file in ["catalog.sqlite", "catalog.sqlite-wal"] {
+            std::fs::copy(directory.path().join(file), target.join(file)).unwrap();
+        }
+        let extents = open(&target).extents(&upload(200).id).await.unwrap();
+        assert_eq!(extents.last(), Some(&extent(offset)));
+        assert_eq!(extents.len(), number + 1);
+    }
+}
+
+#[tokio::test]
+async fn close_empties_the_log() {
+    let directory = TempDir::new().unwrap();
+    let catalog = open(directory.path());
+    catalog.put_bucket(&name("bucket"), None, NOW).await.unwrap();
+    catalog.close().await.unwrap();
+    let log = directory.path().join("catalog.sqlite-wal");
+    assert!(!log.exists() || std::fs::metadata(log).unwrap().len() == 0);
+    let error = catalog.put_bucket(&name("other"), None, NOW).await.unwrap_err();
+    assert_eq!(error.code(), Code::ShuttingDown);
+}
+
+/// What was accepted before `close` is written, whoever still waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn close_under_load_loses_nothing_that_was_acknowledged() {
+    let directory = TempDir::new().unwrap();
+    let catalog = Arc::new(open(directory.path()));
+    let mut set = JoinSet::new();
+    for number in 0..200 {
+        let catalog = Arc::clone(&catalog);
+        set.spawn(
+            async move { (number, catalog.put_bucket(&name(&format!("b-{number}")), None, NOW).await) },
+        );
+    }
+    tokio::task::yield_now().await;
+    catalog.close().await.unwrap();
+    let results = set.join_all().await;
+    let catalog = open(directory.path());
+    for (number, result) in results {
+        let found = catalog.bucket(&name(&format!("b-{number}"))).await;
+        match result {
+            Ok((_, outcome)) => assert_eq!((outcome, found.is_ok()), (Outcome::Created, true)),
+            Err(error) => assert_eq!((error.code(), found.is_err()), (Code::ShuttingDown, true)),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn concurrent_changes_share_commits() {
+    let directory = TempDir::new().unwrap();
+    let catalog = Arc::new(open(directory.path()));
+    catalog.put_bucket(&name("bucket"), None, NOW).await.unwrap();
+    catalog.create_upload(&upload(20_000)).await.unwrap();
+    let before = catalog.commits();
+    let mut set = JoinSet::new();
+    for number in 0..200 {
+        let catalog = Arc::clone(&catalog);
+        set.spawn(async move { catalog.record_extent(&upload(0).id, &extent(number * 100), NOW).await });
+    }
+    for result in set.join_all().await {
+        result.unwrap();
+    }
+    let commits = catalog.commits() - before;
+    assert!(commits < 100, "{commits} commits for 200 changes");
+    assert_eq!(catalog.extents(&upload(0).id).await.unwrap().len(), 200);
+}
+
+/// A command that fails within a shared transaction takes nothing of its neighbours with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn failures_do_not_touch_their_neighbours() {
+    let directory = TempDir::new().unwrap();
+    let catalog = Arc::new(open(directory.path()));
+    catalog.put_bucket(&name("bucket"), Some(1000), NOW).await.unwrap();
+    let mut set = JoinSet::new();
+    for number in 0..100u8 {
+        let catalog = Arc::clone(&catalog);
+        let mut upload = upload(if number % 2 == 0 { 10 } else { 5000 });
+        upload.id = UploadId::from_bytes([number; 16]);
+        set.spawn(async move { (number, catalog.create_upload(&upload).await) });
+    }
+    for (number, result) in set.join_all().await {
+        assert_eq!(result.is_ok(), number % 2 == 0);
+    }
+    assert_eq!(catalog.bucket(&name("bucket")).await.unwrap().reserved_bytes, 500);
+    assert_eq!(catalog.open_uploads().await.unwrap(), 50);
+}
+
+#[tokio::test]
+async fn a_visitor_that_panics_costs_no_connection() {
+    let directory = TempDir::new().unwrap();
+    let catalog = open(directory.path());
+    catalog.put_bucket(&name("bucket"), None, NOW).await.unwrap();
+    let file = carrack_catalog::NewFile {
+        target: upload(0).target,
+        blob: carrack_domain::file::Blob {
+            id: carrack_domain::BlobId::from_bytes([1; 16]),
+            size: 0,
+            digest: extent(0).piece.content().unwrap(),
+        },
+        precondition: carrack_domain::file::Precondition::None,
+        created_at: NOW,
+        created_by: "ann".to_owned(),
+        upload: None,
+    };
+    catalog.commit_file(file).await.unwrap();
+    for _ in 0..5 {
+        let visit = Box::new(|_: carrack_catalog::Member<'_>| panic!("visitor"));
+        let error = catalog.scan(&name("bucket"), &Default::default(), visit).await.unwrap_err();
+        assert_eq!(error.code(), Code::Internal);
+    }
+    let visit = Box::new(|_: carrack_catalog::Member<'_>| Ok(()));
+    catalog.scan(&name("bucket"), &Default::default(), visit).await.unwrap();
+    catalog.check().await.unwrap();
+    catalog.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn newer_schema_is_refused() {
+    let directory = TempDir::new().unwrap();
+    open(directory.path()).close().await.unwrap();
+    let path = options(directory.path()).path;
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
+    let error = refused(directory.path());
+    assert!(matches!(error, OpenError::Newer { found: 7, known: 1, .. }));
+    let sentence = format!(
+        "The catalog {} has schema version 7, this carrack knows 1: use the newer binary that wrote it.",
+        path.display()
+    );
+    assert_eq!(Error::from(error).detail(), sentence);
+}
+
+#[tokio::test]
+async fn what_is_not_a_catalog_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let path = options(directory.path()).path;
+    std::fs::write(&path, "x".repeat(10_000)).unwrap();
+    assert!(matches!(refused(directory.path()), OpenError::Damaged { .. }));
+    assert_eq!(std::fs::read(&path).unwrap(), "x".repeat(10_000).into_bytes(), "and left as it was");
+
+    std::fs::remove_file(&path).unwrap();
+    rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    let error = refused(directory.path());
+    assert!(error.to_string().contains("another program"), "{error}");
+
+    assert!(matches!(refused(&directory.path().join("nowhere")), OpenError::Io { .. }));
+}
+
+#[tokio::test]
+async fn damage_is_found_after_an_unclean_stop() {
+    let directory = TempDir::new().unwrap();
+    let catalog = open(directory.path());
+    catalog.put_bucket(&name("bucket"), None, NOW).await.unwrap();
+    drop(catalog);
+    let path = options(directory.path()).path;
+    let mut bytes = std::fs::read(&path).unwrap();
+    let page = usize::from(u16::from_be_bytes([bytes[16], bytes[17]]));
+    // Not the first page, which has the schema; some of the others are read only by a check.
+    bytes[2 * page..].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    assert!(matches!(refused(directory.path()), OpenError::Damaged { .. }));
+}
+
+#[tokio::test]
+async fn a_locked_database_is_refused() {
+    let directory = TempDir::new().unwrap();
+    open(directory.path()).close().await.unwrap();
+    let holder = rusqlite::Connection::open(options(directory.path()).path).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(matches!(refused(directory.path()), OpenError::Locked { .. }));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_directory_that_cannot_be_written_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = TempDir::new().unwrap();
+    open(directory.path()).close().await.unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
+    let probe = directory.path().join("probe");
+    if std::fs::write(&probe, "").is_err() {
+        assert!(matches!(refused(directory.path()), OpenError::ReadOnly { .. }));
+    } else {
+        // Root may write anywhere but where the kernel allows no files at all.
+        std::fs::remove_file(probe).unwrap();
+        assert!(matches!(refused(Path::new("/sys")), OpenError::ReadOnly { .. }));
+    }
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+}

@@ -1,0 +1,230 @@
+//! Bodies: what arrives, with a bound on waiting for it, and what leaves, counted to the last byte.
+
+use crate::metrics;
+use axum::body::Body as AxumBody;
+use bytes::{Bytes, BytesMut};
+use carrack_domain::{Code, Error, Result};
+use carrack_service::download::Transfer;
+use futures_util::StreamExt;
+use http_body::{Body, Frame, SizeHint};
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// A request's body. Not polled before a handler wants it, so that `Expect: 100-continue` is answered with an early
+/// refusal instead of "100 Continue".
+pub(crate) struct RequestBody {
+    /// Never locked: the mutex only lets a reference to the call cross threads.
+    inner: Mutex<AxumBody>,
+    idle_timeout: Duration,
+}
+
+impl RequestBody {
+    pub(crate) fn new(inner: AxumBody, idle_timeout: Duration) -> RequestBody {
+        RequestBody { inner: Mutex::new(inner), idle_timeout }
+    }
+
+    /// The bytes that arrive, counted. A body that stops half-way or stands still is an error, never an end.
+    pub(crate) fn into_stream(self) -> carrack_service::Body {
+        let idle_timeout = self.idle_timeout;
+        let inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let state = Some(inner.into_data_stream());
+        Box::pin(futures_util::stream::unfold(state, move |state| async move {
+            let mut stream = state?;
+            match tokio::time::timeout(idle_timeout, stream.next()).await {
+                Ok(Some(Ok(bytes))) => {
+                    ::metrics::counter!(metrics::REQUEST_BYTES).increment(bytes.len() as u64);
+                    Some((Ok(bytes), Some(stream)))
+                }
+                Ok(Some(Err(error))) => Some((Err(incomplete(error)), None)),
+                Ok(None) => None,
+                Err(_) => Some((Err(stalled(idle_timeout)), None)),
+            }
+        }))
+    }
+
+    /// All of it, at most `limit` bytes.
+    pub(crate) async fn collect(&mut self, limit: usize) -> Result<Bytes> {
+        let inner = std::mem::take(self.inner.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let mut stream = RequestBody::new(inner, self.idle_timeout).into_stream();
+        let mut all = BytesMut::new();
+        while let Some(bytes) = stream.next().await {
+            let bytes = bytes?;
+            if all.len() + bytes.len() > limit {
+                return Err(Error::new(Code::TooLarge, format!("The body is larger than {limit} bytes.")));
+            }
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all.freeze())
+    }
+}
+
+fn incomplete(error: axum::Error) -> Error {
+    Error::new(
+        Code::BodyIncomplete,
+        "The body ended before its announced length, or is badly framed. Send it again.",
+    )
+    .with_source(error)
+}
+
+fn stalled(after: Duration) -> Error {
+    Error::new(Code::RequestTimeout, format!("No byte arrived for {} s. Send it again.", after.as_secs()))
+}
+
+/// What leaves. Its end, however it comes, is recorded.
+pub(crate) struct ResponseBody {
+    content: Content,
+    remaining: u64,
+    sent: u64,
+    failed: bool,
+    record: Option<Record>,
+}
+
+enum Content {
+    Bytes(Bytes),
+    Transfer(Pin<Box<dyn Future<Output = Step> + Send>>),
+    Idle(Box<Transfer>),
+    Ended,
+}
+
+type Step = (Box<Transfer>, Result<Option<Bytes>>);
+
+/// What is recorded when an answer has ended.
+pub(crate) struct Record {
+    pub(crate) started: Instant,
+    pub(crate) method: &'static str,
+    pub(crate) route: &'static str,
+    pub(crate) status: u16,
+}
+
+impl ResponseBody {
+    /// No bytes.
+    pub(crate) fn empty() -> ResponseBody {
+        ResponseBody::bytes(Bytes::new())
+    }
+
+    /// Bytes made here.
+    pub(crate) fn bytes(bytes: Bytes) -> ResponseBody {
+        let remaining = bytes.len() as u64;
+        ResponseBody { content: Content::Bytes(bytes), remaining, sent: 0, failed: false, record: None }
+    }
+
+    /// `length` bytes of a rope.
+    pub(crate) fn transfer(transfer: Transfer, length: u64) -> ResponseBody {
+        let content = Content::Idle(Box::new(transfer));
+        ResponseBody { content, remaining: length, sent: 0, failed: false, record: None }
+    }
+
+    /// What is to be recorded at the end.
+    pub(crate) fn record(&mut self, record: Record) {
+        self.record = Some(record);
+    }
+
+    fn emit(&mut self, bytes: Bytes) -> Poll<Option<std::result::Result<Frame<Bytes>, Error>>> {
+        self.remaining = self.remaining.saturating_sub(bytes.len() as u64);
+        self.sent += bytes.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    /// Ends the body as a broken one: the connection is cut short of its length, so nobody takes it for whole.
+    fn fail(&mut self, error: Error) -> Poll<Option<std::result::Result<Frame<Bytes>, Error>>> {
+        tracing::error!(error = error.chain(), sent = self.sent, "an answer was broken off");
+        self.failed = true;
+        self.content = Content::Ended;
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+async fn step(mut transfer: Box<Transfer>) -> Step {
+    let result = transfer.next().await;
+    (transfer, result)
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Error>>> {
+        loop {
+            match std::mem::replace(&mut self.content, Content::Ended) {
+                Content::Bytes(bytes) if bytes.is_empty() => return Poll::Ready(None),
+                Content::Bytes(bytes) => return self.emit(bytes),
+                Content::Idle(transfer) => self.content = Content::Transfer(Box::pin(step(transfer))),
+                Content::Transfer(mut reading) => match reading.as_mut().poll(context) {
+                    Poll::Pending => {
+                        self.content = Content::Transfer(reading);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready((transfer, Ok(Some(bytes)))) => {
+                        if self.remaining > bytes.len() as u64 {
+                            self.content = Content::Idle(transfer);
+                        }
+                        return self.emit(bytes);
+                    }
+                    Poll::Ready((_, Ok(None))) if self.remaining == 0 => return Poll::Ready(None),
+                    Poll::Ready((_, Ok(None))) => {
+                        return self.fail(Error::broken("a rope was shorter than its length"));
+                    }
+                    Poll::Ready((_, Err(error))) => return self.fail(error),
+                },
+                Content::Ended => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !self.failed && self.remaining == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        let Some(record) = self.record.take() else { return };
+        let Record { started, method, route, status } = record;
+        ::metrics::counter!(metrics::RESPONSE_BYTES).increment(self.sent);
+        ::metrics::gauge!(metrics::ACTIVE, "route" => route).decrement(1);
+        let seconds = started.elapsed().as_secs_f64();
+        ::metrics::histogram!(metrics::REQUEST_DURATION, "method" => method, "route" => route, "status" => status_label(status))
+            .record(seconds);
+        if self.failed || self.remaining > 0 {
+            let by = if self.failed { "server" } else { "client" };
+            ::metrics::counter!(metrics::ABORTED, "route" => route, "by" => by).increment(1);
+        }
+    }
+}
+
+/// Statuses as label values without an allocation for each request.
+fn status_label(status: u16) -> &'static str {
+    match status {
+        200 => "200",
+        201 => "201",
+        204 => "204",
+        206 => "206",
+        304 => "304",
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        405 => "405",
+        408 => "408",
+        409 => "409",
+        410 => "410",
+        412 => "412",
+        413 => "413",
+        415 => "415",
+        416 => "416",
+        422 => "422",
+        500 => "500",
+        503 => "503",
+        507 => "507",
+        _ => "other",
+    }
+}

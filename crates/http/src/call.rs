@@ -1,0 +1,253 @@
+//! A request, taken apart once: who calls, which route, which parameters.
+
+use crate::App;
+use crate::body::RequestBody;
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use carrack_domain::access::{FileRef, PrefixRef};
+use carrack_domain::digest::{Algorithm, Digest};
+use carrack_domain::file::Metadata;
+use carrack_domain::{BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
+use percent_encoding::percent_decode_str;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The largest JSON body that is read.
+const JSON_BYTES_MAX: usize = 1 << 20;
+
+/// What a handler gets.
+pub(crate) struct Call {
+    pub(crate) app: Arc<App>,
+    pub(crate) principal: Principal,
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: RequestBody,
+    uri_path: String,
+    path: BTreeMap<String, String>,
+    query: Vec<(String, String)>,
+}
+
+impl Call {
+    /// Takes a request apart; `invalid_key` when a parameter of its path is not UTF-8.
+    pub(crate) async fn new(
+        app: Arc<App>,
+        principal: Principal,
+        mut parts: Parts,
+        body: RequestBody,
+    ) -> Result<Call> {
+        let params = RawPathParams::from_request_parts(&mut parts, &()).await.map_err(|_| {
+            Error::new(
+                Code::InvalidKey,
+                "The path is not UTF-8 once its percent-encoding is undone: encode the key as UTF-8.",
+            )
+        })?;
+        let path = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let query = parse_query(parts.uri.query().unwrap_or(""))?;
+        let uri_path = parts.uri.path().to_owned();
+        Ok(Call { app, uri_path, principal, method: parts.method, headers: parts.headers, body, path, query })
+    }
+
+    fn param(&self, name: &str) -> &str {
+        self.path.get(name).map_or("", String::as_str)
+    }
+
+    /// `{bucket}` of the path.
+    pub(crate) fn bucket(&self) -> Result<BucketName> {
+        BucketName::parse(self.param("bucket"))
+    }
+
+    /// `{bucket}` and `{key}` of the path.
+    pub(crate) fn file(&self) -> Result<FileRef> {
+        Ok(FileRef { bucket: self.bucket()?, key: Key::parse(self.param("key"))? })
+    }
+
+    /// `{bucket}` of the path and `prefix` of the query.
+    pub(crate) fn prefix(&self) -> Result<PrefixRef> {
+        let prefix = KeyPrefix::parse(self.query("prefix").unwrap_or(""))?;
+        Ok(PrefixRef { bucket: self.bucket()?, prefix })
+    }
+
+    /// `{id}` of the path; a spelling that no id has is `upload_not_found` like any unknown one.
+    pub(crate) fn upload_id(&self) -> Result<UploadId> {
+        UploadId::parse(self.param("id"))
+            .ok_or_else(|| Error::new(Code::UploadNotFound, "There is no such upload."))
+    }
+
+    /// `{number}` of the path.
+    pub(crate) fn part_number(&self) -> Result<u64> {
+        let text = self.param("number");
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|_| digits).ok_or_else(|| {
+            Error::new(
+                Code::InvalidPart,
+                format!("'{}' is not a part number: use 1, 2, 3, ...", text.escape_default()),
+            )
+        })
+    }
+
+    /// What follows `/docs/`; `None` without that slash.
+    pub(crate) fn docs_path(&self) -> Option<String> {
+        self.uri_path.strip_prefix("/docs/").map(str::to_owned)
+    }
+
+    /// The first value of a query parameter.
+    pub(crate) fn query<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        self.queries(name).next()
+    }
+
+    /// Every value of a query parameter.
+    pub(crate) fn queries<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.query.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A header as text; `None` when it is absent or not visible ASCII.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body as JSON; an absent body is `T::default()`.
+    pub(crate) async fn json_or_default<T: serde::de::DeserializeOwned + Default>(&mut self) -> Result<T> {
+        let bytes = self.body.collect(JSON_BYTES_MAX).await?;
+        if bytes.is_empty() { Ok(T::default()) } else { parse_json(&bytes) }
+    }
+
+    /// The body as JSON.
+    pub(crate) async fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<T> {
+        let bytes = self.body.collect(JSON_BYTES_MAX).await?;
+        parse_json(&bytes)
+    }
+
+    /// How clients reach this server.
+    pub(crate) fn base_url(&self) -> String {
+        match (&self.app.public_url, self.header("host")) {
+            (Some(url), _) => url.clone(),
+            (None, Some(host)) => format!("http://{host}"),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+fn parse_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Error::new(Code::InvalidRequest, format!("The body is not the JSON that is expected here: {error}."))
+    })
+}
+
+/// Splits a query into names and values, `+` being a space as forms write it.
+fn parse_query(query: &str) -> Result<Vec<(String, String)>> {
+    let decode = |text: &str| {
+        let text = text.replace('+', " ");
+        percent_decode_str(&text).decode_utf8().map(|text| text.into_owned()).map_err(|_| {
+            Error::new(Code::InvalidRequest, "The query is not UTF-8 once its percent-encoding is undone.")
+        })
+    };
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(name)?, decode(value)?))
+        })
+        .collect()
+}
+
+/// A place in a listing as clients carry it around: not to be understood.
+pub(crate) fn cursor(after: &str) -> String {
+    URL_SAFE_NO_PAD.encode(after)
+}
+
+/// Undoes [`cursor`].
+pub(crate) fn parse_cursor(text: &str) -> Result<String> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
+        Error::new(Code::InvalidRequest, "This cursor is none: pass 'next_cursor' of the page before.")
+    })
+}
+
+/// Digests in a JSON body: algorithm to hex.
+pub(crate) fn json_digests(digests: &BTreeMap<String, String>) -> Result<Vec<Digest>> {
+    digests
+        .iter()
+        .map(|(name, value)| {
+            let algorithm = Algorithm::ALL.into_iter().find(|a| a.name() == name).ok_or_else(|| {
+                let known = Algorithm::ALL.map(Algorithm::name).join(", ");
+                Error::new(
+                    Code::InvalidDigest,
+                    format!("Digests of '{}' are not known here: use {known}.", name.escape_default()),
+                )
+            })?;
+            let bytes = (0..value.len() / 2)
+                .map(|i| value.get(i * 2..i * 2 + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+                .collect::<Option<Vec<u8>>>()
+                .filter(|_| value.len() % 2 == 0 && value.bytes().all(|b| b.is_ascii_hexdigit()))
+                .ok_or_else(|| Error::new(Code::InvalidDigest, format!("The {name} digest is not hex.")))?;
+            Digest::new(algorithm, bytes)
+        })
+        .collect()
+}
+
+/// The most bytes of the uploader's own facts, names and values together.
+const METADATA_BYTES_MAX: usize = 8 << 10;
+
+/// Refuses more metadata than is kept.
+pub(crate) fn check_metadata(metadata: Metadata) -> Result<Metadata> {
+    let bytes: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > METADATA_BYTES_MAX {
+        return Err(Error::new(
+            Code::InvalidRequest,
+            format!("The metadata has {bytes} bytes, at most {METADATA_BYTES_MAX} are kept."),
+        ));
+    }
+    Ok(metadata)
+}
+
+/// The longest media type.
+const CONTENT_TYPE_BYTES_MAX: usize = 255;
+
+/// A media type that can be sent back in a header; absent means bytes of no known kind.
+pub(crate) fn check_content_type(content_type: Option<&str>) -> Result<String> {
+    let Some(text) = content_type else { return Ok("application/octet-stream".to_owned()) };
+    let visible = text.bytes().all(|b| (0x20..=0x7e).contains(&b));
+    if visible && text.contains('/') && text.len() <= CONTENT_TYPE_BYTES_MAX {
+        return Ok(text.to_owned());
+    }
+    Err(Error::new(
+        Code::InvalidRequest,
+        "The content type is none: use something like 'text/plain' or leave it out.",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries() {
+        let pairs = parse_query("prefix=a%2Fb+c&key=x&key=y&meta&=z&a=b=c").unwrap();
+        let expected =
+            [("prefix", "a/b c"), ("key", "x"), ("key", "y"), ("meta", ""), ("", "z"), ("a", "b=c")];
+        assert_eq!(pairs, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+        assert!(parse_query("a=%ff").is_err());
+    }
+
+    #[test]
+    fn hex_digests() {
+        let of =
+            |name: &str, value: &str| json_digests(&BTreeMap::from([(name.to_owned(), value.to_owned())]));
+        assert!(of("crc32", "deadbeef").is_ok());
+        for (name, value) in
+            [("crc32", "deadbee"), ("crc32", "deadbeeg"), ("crc32", "+eadbeef"), ("crc64", ""), ("md5", "é")]
+        {
+            assert_eq!(of(name, value).unwrap_err().code(), Code::InvalidDigest, "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn cursors_survive_the_trip() {
+        assert_eq!(parse_cursor(&cursor("ä/b c")).unwrap(), "ä/b c");
+        assert!(parse_cursor("!").is_err());
+    }
+}

@@ -1,0 +1,118 @@
+//! The steps that every request goes through, in one place.
+
+use crate::body::{Record, RequestBody};
+use crate::call::Call;
+use crate::problem;
+use crate::render::Response;
+use crate::routes::Route;
+use crate::{App, metrics};
+use axum::extract::Request;
+use axum::http::header::{AUTHORIZATION, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use carrack_api::headers::REQUEST_ID;
+use carrack_domain::error::Class;
+use carrack_domain::{Action, Code, Error, Result, Role, TraceId};
+use std::sync::Arc;
+use std::time::Instant;
+use tracing::Instrument;
+
+/// Serves one request on one route.
+pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request) -> Response {
+    let started = Instant::now();
+    let trace = TraceId::generate(&*app.entropy);
+    let method = method_label(request.method());
+    ::metrics::gauge!(metrics::ACTIVE, "route" => route.path).increment(1);
+    let span = tracing::info_span!("request", trace_id = %trace, method, route = route.path);
+    let result = handle(app, route, request).instrument(span.clone()).await;
+    let failure = result.as_ref().err().map(|error| (error.code(), error.chain()));
+    let mut response = result.unwrap_or_else(|error| problem::render(&error, trace));
+    let status = response.status();
+    span.in_scope(|| log(method, status, failure, started));
+    finish(&mut response, trace);
+    ::metrics::histogram!(metrics::FIRST_BYTE, "route" => route.path).record(started.elapsed().as_secs_f64());
+    response.body_mut().record(Record { started, method, route: route.path, status: status.as_u16() });
+    response
+}
+
+/// Answers a request that no route has.
+pub(crate) fn not_found(app: &App) -> Response {
+    let trace = TraceId::generate(&*app.entropy);
+    let error = Error::new(Code::RouteNotFound, "Nothing is at this path. /docs says what there is.");
+    let mut response = problem::render(&error, trace);
+    finish(&mut response, trace);
+    response
+}
+
+/// Answers a method that the resource at this path does not have.
+pub(crate) fn method_not_allowed(app: &App, allowed: &str) -> Response {
+    let trace = TraceId::generate(&*app.entropy);
+    let mut response = problem::method_not_allowed(allowed, trace);
+    finish(&mut response, trace);
+    response
+}
+
+async fn handle(app: Arc<App>, route: &'static Route, request: Request) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    let principal = app.service.access.authenticate(bearer(&parts.headers)?)?;
+    if principal.role() == Role::Guest && route.action != Action::Public {
+        return Err(Error::new(
+            Code::Unauthenticated,
+            "Credentials are needed: send 'Authorization: Bearer TOKEN'.",
+        ));
+    }
+    let body = RequestBody::new(body, app.idle_timeout);
+    let call = Call::new(app, principal, parts, body).await?;
+    (route.handler)(call).await
+}
+
+/// The bearer token of a request; none is fine, another scheme or two of them is not.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let token = value.to_str().ok().and_then(|text| {
+        let (scheme, token) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    match (token, values.next()) {
+        (Some(token), None) => Ok(Some(token)),
+        _ => Err(Error::new(Code::InvalidToken, "The Authorization header is not 'Bearer TOKEN'.")),
+    }
+}
+
+fn finish(response: &mut Response, trace: TraceId) {
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::try_from(trace.to_string()) {
+        headers.insert(HeaderName::from_static(REQUEST_ID), value);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+/// One line per request: what succeeded reading is for the curious, the rest for the record.
+fn log(method: &str, status: StatusCode, failure: Option<(Code, String)>, started: Instant) {
+    let status = status.as_u16();
+    let duration_ms = started.elapsed().as_millis() as u64;
+    match failure {
+        Some((code, error)) if matches!(code.class(), Class::Fault) => {
+            tracing::error!(status, duration_ms, code = code.as_str(), error, "request failed");
+        }
+        Some((code, error)) => {
+            tracing::info!(status, duration_ms, code = code.as_str(), error, "request refused")
+        }
+        None if matches!(method, "GET" | "HEAD") => tracing::debug!(status, duration_ms, "request"),
+        None => tracing::info!(status, duration_ms, "request"),
+    }
+}
+
+/// Methods as label values: bounded, whatever clients send.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

@@ -1,0 +1,128 @@
+//! The domain error as an answer: one exhaustive match from code to status, and a problem document (RFC 9457).
+
+use crate::render::{self, Response};
+use axum::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use carrack_api::Problem;
+use carrack_domain::error::Fact;
+use carrack_domain::{Code, Error, TraceId};
+
+/// Seconds after which a request that failed for a passing reason may be sent again.
+const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("2");
+
+/// The status that goes with a code. No `_` arm: a new code is a decision to be made here.
+pub(crate) const fn status(code: Code) -> StatusCode {
+    match code {
+        Code::InvalidRequest
+        | Code::InvalidKey
+        | Code::InvalidBucket
+        | Code::InvalidDigest
+        | Code::InvalidPart
+        | Code::LengthMismatch
+        | Code::BodyIncomplete => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated | Code::InvalidToken => StatusCode::UNAUTHORIZED,
+        Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::RouteNotFound | Code::BucketNotFound | Code::FileNotFound | Code::UploadNotFound => {
+            StatusCode::NOT_FOUND
+        }
+        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+        Code::BucketNotEmpty
+        | Code::UploadFinished
+        | Code::Superseded
+        | Code::PartConflict
+        | Code::PartsMissing => StatusCode::CONFLICT,
+        Code::UploadExpired => StatusCode::GONE,
+        Code::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+        Code::TooLarge | Code::QuotaExceeded => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+        Code::DigestMismatch | Code::EmptySelection | Code::ArchiveTooLarge => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        Code::DataLost | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Overloaded | Code::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        Code::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+    }
+}
+
+/// Renders an error. The cause stays in the log.
+pub(crate) fn render(error: &Error, trace: TraceId) -> Response {
+    let status = status(error.code());
+    let mut problem = Problem {
+        kind: format!("/docs#{}", error.code().as_str()),
+        title: status.canonical_reason().unwrap_or("Error").to_owned(),
+        status: status.as_u16(),
+        detail: error.detail().to_owned(),
+        code: error.code().as_str().to_owned(),
+        trace_id: trace.to_string(),
+        missing: None,
+        expected: None,
+        actual: None,
+    };
+    match error.fact() {
+        Some(Fact::MissingParts(parts)) => problem.missing = Some(parts.clone()),
+        Some(Fact::Expected { expected, actual }) => {
+            problem.expected = Some(expected.clone());
+            problem.actual = Some(actual.clone());
+        }
+        Some(Fact::CompleteLength(_)) | None => {}
+    }
+    let mut response = render::json(status, &problem);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::REQUEST_TIMEOUT => {
+            headers.insert(RETRY_AFTER, RETRY_SECONDS);
+        }
+        _ => {}
+    }
+    if let Some(Fact::CompleteLength(length)) = error.fact()
+        && let Ok(value) = HeaderValue::try_from(format!("bytes */{length}"))
+    {
+        headers.insert(CONTENT_RANGE, value);
+    }
+    response
+}
+
+/// The answer to a method that a resource does not have.
+pub(crate) fn method_not_allowed(allowed: &str, trace: TraceId) -> Response {
+    let error = Error::new(Code::MethodNotAllowed, format!("This resource takes {allowed}."));
+    let mut response = render(&error, trace);
+    if let Ok(value) = HeaderValue::try_from(allowed) {
+        response.headers_mut().insert(ALLOW, value);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carrack_domain::error::Class;
+
+    #[test]
+    fn statuses_agree_with_classes() {
+        for code in Code::ALL {
+            let status = status(*code);
+            match code.class() {
+                Class::Fault => assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{code:?}"),
+                Class::Retry => assert!(matches!(status.as_u16(), 408 | 429 | 503), "{code:?}"),
+                Class::Absent => assert!(matches!(status.as_u16(), 404 | 410), "{code:?}"),
+                Class::Refused => assert!(matches!(status.as_u16(), 401 | 403), "{code:?}"),
+                Class::Conflict => assert!(matches!(status.as_u16(), 409 | 412), "{code:?}"),
+                Class::Capacity => assert!(matches!(status.as_u16(), 413 | 507), "{code:?}"),
+                Class::Amend => assert!(status.is_client_error(), "{code:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn internals_stay_inside() {
+        let error = Error::internal("open blob", std::io::Error::other("/var/secret"));
+        let response = render(&error, TraceId::from_bytes([0; 16]));
+        assert_eq!(response.status(), 500);
+    }
+}

@@ -1,0 +1,173 @@
+//! Every route there is, with the action it needs.
+
+use crate::call::Call;
+use crate::render::Response;
+use crate::{App, buckets, files, pipeline, system, uploads, zip};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::IntoResponse;
+use axum::routing::{MethodFilter, on};
+use carrack_domain::{Action, Result};
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// A handler: a call in, an answer or an error out.
+pub(crate) type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Result<Response>> + Send>>;
+
+/// One method of one resource.
+pub(crate) struct Route {
+    pub(crate) methods: &'static [MethodFilter],
+    /// The template, which is also the metrics' label.
+    pub(crate) path: &'static str,
+    /// What has to be allowed; nothing but `Public` is reached without credentials.
+    pub(crate) action: Action,
+    pub(crate) handler: Handler,
+}
+
+macro_rules! routes {
+    ($($methods:tt $path:literal $action:ident $handler:path;)*) => {
+        /// The table. A route that is not in it does not exist.
+        pub(crate) static ROUTES: &[Route] = &[$(
+            Route {
+                methods: methods!($methods),
+                path: $path,
+                action: Action::$action,
+                handler: |call| Box::pin($handler(call)),
+            },
+        )*];
+    };
+}
+
+macro_rules! methods {
+    (GET) => {
+        &[MethodFilter::GET]
+    };
+    ([GET HEAD]) => {
+        &[MethodFilter::GET, MethodFilter::HEAD]
+    };
+    (PUT) => {
+        &[MethodFilter::PUT]
+    };
+    (POST) => {
+        &[MethodFilter::POST]
+    };
+    (DELETE) => {
+        &[MethodFilter::DELETE]
+    };
+}
+
+routes! {
+    [GET HEAD] "/livez" Public system::livez;
+    [GET HEAD] "/readyz" Public system::readyz;
+    [GET HEAD] "/openapi.json" Public system::openapi;
+    [GET HEAD] "/docs" Public system::docs;
+    [GET HEAD] "/docs/" Public system::docs;
+    [GET HEAD] "/docs/{*rest}" Public system::docs;
+    [GET HEAD] "/metrics" Admin system::metrics;
+    GET "/v1/buckets" List buckets::list;
+    PUT "/v1/buckets/{bucket}" Admin buckets::put;
+    GET "/v1/buckets/{bucket}" Admin buckets::get;
+    DELETE "/v1/buckets/{bucket}" Admin buckets::delete;
+    GET "/v1/files/{bucket}" List files::list;
+    [GET HEAD] "/v1/files/{bucket}/" Read files::get;
+    PUT "/v1/files/{bucket}/" Write files::put;
+    DELETE "/v1/files/{bucket}/" Delete files::delete;
+    [GET HEAD] "/v1/files/{bucket}/{*key}" Read files::get;
+    PUT "/v1/files/{bucket}/{*key}" Write files::put;
+    DELETE "/v1/files/{bucket}/{*key}" Delete files::delete;
+    GET "/v1/uploads" Write uploads::list;
+    POST "/v1/uploads" Write uploads::create;
+    GET "/v1/uploads/{id}" Write uploads::status;
+    DELETE "/v1/uploads/{id}" Write uploads::delete;
+    PUT "/v1/uploads/{id}/parts/{number}" Write uploads::put_part;
+    POST "/v1/uploads/{id}/complete" Write uploads::complete;
+    [GET HEAD] "/v1/zip/{bucket}" Archive zip::get;
+}
+
+/// All routes as a service for the transport.
+pub fn router(app: Arc<App>) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        for method in route.methods {
+            let serve = move |State(app): State<Arc<App>>, request: Request| async move {
+                pipeline::serve(app, route, request).await.map(axum::body::Body::new)
+            };
+            router = router.route(route.path, on(*method, serve));
+        }
+    }
+    router
+        .fallback(|State(app): State<Arc<App>>| async move { wrap(pipeline::not_found(&app)) })
+        .method_not_allowed_fallback(|State(app): State<Arc<App>>, request: Request| async move {
+            let allowed = allowed(&request);
+            wrap(pipeline::method_not_allowed(&app, &allowed))
+        })
+        .with_state(app)
+}
+
+fn wrap(response: Response) -> axum::response::Response {
+    response.map(axum::body::Body::new).into_response()
+}
+
+/// The methods of the resource that a request is for.
+fn allowed(request: &Request) -> String {
+    let path =
+        request.extensions().get::<axum::extract::MatchedPath>().map_or("", |matched| matched.as_str());
+    let mut allowed = Vec::new();
+    for route in ROUTES.iter().filter(|route| route.path == path) {
+        for method in route.methods {
+            allowed.push(match *method {
+                MethodFilter::GET => "GET",
+                MethodFilter::HEAD => "HEAD",
+                MethodFilter::PUT => "PUT",
+                MethodFilter::POST => "POST",
+                _ => "DELETE",
+            });
+        }
+    }
+    allowed.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Documented and served are the same set.
+    #[test]
+    fn every_route_is_documented_and_every_documented_route_is_served() {
+        let document = serde_json::to_value(crate::openapi::document()).unwrap();
+        let mut documented = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for method in item.as_object().unwrap().keys() {
+                documented.insert((method.to_uppercase(), path.clone()));
+            }
+        }
+        let mut served = BTreeSet::new();
+        for route in ROUTES.iter().filter(|r| !r.path.ends_with('/') && !r.path.starts_with("/docs")) {
+            for method in route.methods {
+                let name = match *method {
+                    MethodFilter::GET => "GET",
+                    MethodFilter::HEAD => "HEAD",
+                    MethodFilter::PUT => "PUT",
+                    MethodFilter::POST => "POST",
+                    _ => "DELETE",
+                };
+                let head_of_system = name == "HEAD" && !route.path.starts_with("/v1");
+                if !head_of_system {
+                    served.insert((name.to_owned(), route.path.replace("{*", "{")));
+                }
+            }
+        }
+        assert_eq!(documented, served);
+    }
+
+    #[test]
+    fn only_these_are_public() {
+        let public: BTreeSet<&str> =
+            ROUTES.iter().filter(|r| r.action == Action::Public).map(|r| r.path).collect();
+        assert_eq!(
+            public,
+            BTreeSet::from(["/livez", "/readyz", "/openapi.json", "/docs", "/docs/", "/docs/{*rest}"])
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! `/v1/zip`: a selection as one ZIP, at once.
+
+use crate::call::Call;
+use crate::disposition;
+use crate::render::Response;
+use crate::rope::{self, Answer, Outgoing};
+use axum::http::header::CONTENT_DISPOSITION;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use carrack_domain::access::{ArchiveFile, ArchivePrefix, FileRef, authorize};
+use carrack_domain::{Code, Error, Key, Result};
+use carrack_service::archive::Selection;
+use carrack_service::download::Kind;
+use std::collections::BTreeSet;
+
+/// Files of a bucket as one ZIP with a length, an ETag and ranges; the same files make the same bytes.
+#[utoipa::path(
+    get, path = "/v1/zip/{bucket}", tag = "archives",
+    params(
+        ("bucket" = String, Path),
+        ("prefix" = Option<String>, Query, description = "All files whose keys begin with this; entry names are what follows its last `/`."),
+        ("key" = Option<Vec<String>>, Query, description = "These files instead, repeated; entry names are the keys without the folder they all share."),
+        ("name" = Option<String>, Query, description = "The name of the download."),
+        ("compression" = Option<String>, Query, description = "`store`."),
+        ("Range" = Option<String>, Header), ("If-Range" = Option<String>, Header),
+        ("If-Match" = Option<String>, Header), ("If-None-Match" = Option<String>, Header),
+    ),
+    responses(
+        (status = 200, description = "The archive.", content_type = "application/zip"), (status = 206, description = "The ranges."),
+        (status = 304, description = "The client has it."), (status = 400, body = carrack_api::Problem),
+        (status = 404, body = carrack_api::Problem), (status = 412, body = carrack_api::Problem),
+        (status = 416, body = carrack_api::Problem), (status = 422, body = carrack_api::Problem),
+    ),
+    security(("bearer" = []))
+)]
+pub(crate) async fn get(call: Call) -> Result<Response> {
+    match call.query("compression") {
+        None | Some("store") => {}
+        Some(other) => {
+            let shown = other.escape_default();
+            return Err(Error::new(
+                Code::InvalidRequest,
+                format!("compression={shown} is not offered: use store, or leave it out."),
+            ));
+        }
+    }
+    let selection = selection(&call)?;
+    let name = archive_name(&call);
+    let archive = call.app.service.archives.zip(selection).await?;
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_DISPOSITION, disposition::header(true, &name));
+    // nginx in front would keep up to 1 GiB of it on disk and then stop reading: the answer is to be passed on as it comes.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    let out = Outgoing { rope: &archive.rope, content_type: "application/zip", kind: Kind::Zip, headers };
+    Ok(match rope::answer(&call, out)? {
+        Answer::Head(response) => response,
+        Answer::Content(response, slice, kind) => {
+            rope::with_body(response, slice, kind, archive.reader, Some(archive.hold))
+        }
+    })
+}
+
+/// The same as GET without the content.
+#[utoipa::path(
+    head, path = "/v1/zip/{bucket}", tag = "archives", params(("bucket" = String, Path)),
+    responses((status = 200, description = "The head that GET would have.")), security(("bearer" = []))
+)]
+#[expect(dead_code, reason = "documents what `get` serves")]
+fn head() {}
+
+fn selection(call: &Call) -> Result<Selection> {
+    let place = call.prefix()?;
+    let mut seen = BTreeSet::new();
+    let mut grants = Vec::new();
+    for text in call.queries("key") {
+        let key = Key::parse(text)?;
+        if seen.insert(key.clone()) {
+            let file = FileRef { bucket: place.bucket.clone(), key };
+            grants.push(authorize::<ArchiveFile>(&call.principal, file)?);
+        }
+    }
+    match (grants.is_empty(), place.prefix.as_str().is_empty()) {
+        (true, _) => Ok(Selection::Prefix(authorize::<ArchivePrefix>(&call.principal, place)?)),
+        (false, true) => Ok(Selection::Files(grants)),
+        (false, false) => Err(Error::new(Code::InvalidRequest, "Select by prefix or by key, not by both.")),
+    }
+}
+
+/// What the client wishes, else the prefix's last folder, else the bucket.
+fn archive_name(call: &Call) -> String {
+    let wished = call.query("name").filter(|name| !name.is_empty());
+    let folder =
+        call.query("prefix").unwrap_or("").trim_end_matches('/').rsplit('/').next().filter(|f| !f.is_empty());
+    let bucket = call.bucket().map(|bucket| bucket.to_string()).unwrap_or_default();
+    let name = wished.or(folder).unwrap_or(&bucket);
+    if name.to_ascii_lowercase().ends_with(".zip") { name.to_owned() } else { format!("{name}.zip") }
+}

@@ -1,0 +1,280 @@
+//! Settings: flag over variable over file over `defaults.toml`, which is also what `carrack config` prints. There is
+//! no second list of defaults that could drift.
+
+mod units;
+
+use carrack_storage::Durability;
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::Deserialize;
+use std::fmt;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The documented defaults.
+pub const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// The file that is read when none is named and it is there.
+const FILE: &str = "carrack.toml";
+/// Variables with our prefix that are no settings: the first administrator's token, what the client commands read,
+/// and what the benchmark harness sets.
+const NOT_SETTINGS: &[&str] = &["root_token", "url", "token", "config", "bin", "extra"];
+
+/// What the command line may say.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--listen`.
+    pub listen: Option<String>,
+    /// `--data`.
+    pub data: Option<PathBuf>,
+    /// `--config`.
+    pub config: Option<PathBuf>,
+}
+
+/// All settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The data folder.
+    pub data: PathBuf,
+    /// Sockets.
+    pub server: Server,
+    /// The facts.
+    pub catalog: Catalog,
+    /// The bytes.
+    pub storage: Storage,
+    /// What comes in.
+    pub uploads: Uploads,
+    /// Many files as one.
+    pub archives: Archives,
+    /// What is told of it all.
+    pub telemetry: Telemetry,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    pub listen: String,
+    pub public_url: String,
+    #[serde(deserialize_with = "units::duration")]
+    pub shutdown_grace: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub header_timeout: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub idle_timeout: Duration,
+    pub max_connections: usize,
+}
+
+/// `[catalog]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalog {
+    pub url: CatalogKind,
+}
+
+/// Which catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CatalogKind {
+    /// SQLite in the data folder.
+    Sqlite,
+}
+
+/// `[storage]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Storage {
+    pub kind: StorageKind,
+    #[serde(deserialize_with = "units::bytes")]
+    pub reserve: u64,
+}
+
+/// Which storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StorageKind {
+    /// A local disk.
+    Disk,
+}
+
+/// `[uploads]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uploads {
+    #[serde(deserialize_with = "units::duration")]
+    pub ttl: Duration,
+    #[serde(deserialize_with = "units::bytes")]
+    pub max_size: u64,
+    #[serde(deserialize_with = "units::some_bytes")]
+    pub part_size: NonZeroU64,
+    #[serde(deserialize_with = "durability")]
+    pub durability: Durability,
+}
+
+/// `[archives]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Archives {
+    pub max_entries: usize,
+    #[serde(deserialize_with = "units::bytes")]
+    pub max_bytes: u64,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    pub log: String,
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+fn durability<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Durability, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Word {
+        Power,
+        Process,
+    }
+    Ok(match Word::deserialize(deserializer)? {
+        Word::Power => Durability::Power,
+        Word::Process => Durability::Process,
+    })
+}
+
+/// Everything that is wrong with the settings, at once.
+#[derive(Debug)]
+pub struct ConfigError(Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Reads the settings; an unknown key or a bad value is an error with the key's name.
+pub(crate) fn load(flags: &Flags) -> Result<Config, ConfigError> {
+    let file = file(flags)?;
+    let environment =
+        Env::prefixed("CARRACK_").filter(|key| !NOT_SETTINGS.iter().any(|name| key == name)).map(|key| {
+            if key == "listen" { "server.listen".into() } else { key.as_str().replace("__", ".").into() }
+        });
+    let mut figment = Figment::from(Toml::string(DEFAULTS));
+    if let Some(file) = file {
+        figment = figment.merge(Toml::file_exact(file));
+    }
+    figment = figment.merge(environment);
+    if let Some(listen) = &flags.listen {
+        figment = figment.merge(Serialized::default("server.listen", listen));
+    }
+    if let Some(data) = &flags.data {
+        figment = figment.merge(Serialized::default("data", data));
+    }
+    let config: Config =
+        figment.extract().map_err(|error| ConfigError(error.into_iter().map(describe).collect()))?;
+    check(&config)?;
+    Ok(config)
+}
+
+/// The file to read: the one named, which must be there, or `carrack.toml` if it is.
+fn file(flags: &Flags) -> Result<Option<PathBuf>, ConfigError> {
+    let named = flags.config.clone().or_else(|| std::env::var_os("CARRACK_CONFIG").map(PathBuf::from));
+    match named {
+        Some(path) if path.is_file() => Ok(Some(path)),
+        Some(path) => {
+            Err(ConfigError(vec![format!("the configuration file {} does not exist", path.display())]))
+        }
+        None => Ok(Path::new(FILE).is_file().then(|| PathBuf::from(FILE))),
+    }
+}
+
+fn describe(error: figment::Error) -> String {
+    let key = error.path.join(".");
+    let source = error.metadata.as_ref().map(|m| match &m.source {
+        Some(source) => format!(" ({source})"),
+        None => format!(" ({})", m.name),
+    });
+    let separator = if key.is_empty() { "" } else { ": " };
+    format!("setting {key}{separator}{}{}", error.kind, source.unwrap_or_default())
+}
+
+/// What types cannot say.
+fn check(config: &Config) -> Result<(), ConfigError> {
+    let mut wrong = Vec::new();
+    if config.archives.max_entries == 0 {
+        wrong.push("setting archives.max_entries: found 0, expected at least 1".to_owned());
+    }
+    if config.server.max_connections == 0 {
+        wrong.push("setting server.max_connections: found 0, expected at least 1".to_owned());
+    }
+    let url = &config.server.public_url;
+    if !url.is_empty() && !(url.starts_with("http://") || url.starts_with("https://")) {
+        wrong.push(format!("setting server.public_url: found {url:?}, expected http://... or https://..."));
+    }
+    if let Err(error) = config.telemetry.log.parse::<tracing_subscriber::filter::targets::Targets>() {
+        wrong.push(format!(
+            "setting telemetry.log: found {:?}, expected a level such as \"info\": {error}",
+            config.telemetry.log
+        ));
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(ConfigError(wrong)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_complete_and_valid() {
+        let config: Config = Figment::from(Toml::string(DEFAULTS)).extract().unwrap();
+        check(&config).unwrap();
+        assert_eq!(config.uploads.part_size.get(), 8 << 20);
+        assert_eq!(config.server.shutdown_grace, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn every_key_is_documented() {
+        let mut documented = false;
+        for line in DEFAULTS.lines() {
+            if line.contains(" = ") && !line.starts_with('#') {
+                assert!(documented, "no comment above: {line}");
+            }
+            documented = line.starts_with('#');
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_named() {
+        let of = |toml: &str| {
+            let figment = Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(toml));
+            figment
+                .extract::<Config>()
+                .map_err(|error| error.into_iter().map(describe).collect::<String>())
+                .unwrap_err()
+        };
+        assert!(of("[server]\nlistne = 1").contains("listne"));
+        assert!(of("lisen = 1").contains("lisen"));
+        let bad = of("[uploads]\npart_size = \"8 parsecs\"");
+        assert!(bad.contains("uploads.part_size") && bad.contains("8 parsecs"), "{bad}");
+        let bad = of("[uploads]\ndurability = \"maybe\"");
+        assert!(
+            bad.contains("uploads.durability") && bad.contains("maybe") && bad.contains("power"),
+            "{bad}"
+        );
+    }
+}

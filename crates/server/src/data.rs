@@ -1,0 +1,90 @@
+//! The data folder: made, locked against a second server, with the first administrator's token.
+
+use carrack_domain::Entropy;
+use carrack_domain::id::hex;
+use rustix::fs::FlockOperation;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The data folder, locked as long as this lives.
+pub(crate) struct DataFolder {
+    pub(crate) path: PathBuf,
+    _lock: File,
+}
+
+/// Makes the folder if it is not there and locks it. The error is a sentence for the operator.
+pub(crate) fn open(path: &Path) -> Result<DataFolder, String> {
+    let shown = path.display();
+    std::fs::create_dir_all(path).map_err(|e| format!("cannot make the data folder {shown}: {e}"))?;
+    let file = path.join("lock");
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&file).map_err(|e| match e.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            format!("the data folder {shown} cannot be written to: {e}. Name another one with --data, or change its owner or mode.")
+        }
+        _ => format!("cannot open {}: {e}", file.display()),
+    })?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
+        rustix::io::Errno::WOULDBLOCK => {
+            format!("the data folder {shown} is in use by another carrack: stop that one first, or name another folder with --data.")
+        }
+        _ => format!("cannot lock {}: {errno}", file.display()),
+    })?;
+    Ok(DataFolder { path: path.to_owned(), _lock: lock })
+}
+
+/// The first administrator's token: from the environment, from the file, or a new one that is written there.
+pub(crate) fn root_token(folder: &DataFolder, entropy: &dyn Entropy) -> Result<String, String> {
+    if let Some(token) = std::env::var_os("CARRACK_ROOT_TOKEN") {
+        let token = token.into_string().unwrap_or_default();
+        let plain = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+        return if plain {
+            Ok(token)
+        } else {
+            Err("CARRACK_ROOT_TOKEN must be visible ASCII characters without spaces, at least one."
+                .to_owned())
+        };
+    }
+    let path = folder.path.join("root-token");
+    let shown = path.display().to_string();
+    match read_token(&path) {
+        Ok(Some(token)) => {
+            tracing::info!(path = shown, "the root token is in this file");
+            return Ok(token);
+        }
+        Ok(None) => {}
+        Err(error) => return Err(format!("cannot read the root token {shown}: {error}")),
+    }
+    let mut bytes = [0; 32];
+    entropy.fill(&mut bytes);
+    let token = hex(&bytes);
+    write_token(folder, &path, &token)
+        .map_err(|error| format!("cannot write the root token {shown}: {error}"))?;
+    tracing::info!(path = shown, "made a root token; it is in this file");
+    Ok(token)
+}
+
+fn read_token(path: &Path) -> io::Result<Option<String>> {
+    let mut text = String::new();
+    match File::open(path) {
+        Ok(mut file) => file.read_to_string(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(io::Error::other("the file is empty: delete it, and the next start makes a new token"));
+    }
+    Ok(Some(token.to_owned()))
+}
+
+/// Written aside and renamed, so that a crash leaves no half of it.
+fn write_token(folder: &DataFolder, path: &Path, token: &str) -> io::Result<()> {
+    let aside = folder.path.join("root-token.new");
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
+    writeln!(file, "{token}")?;
+    file.sync_all()?;
+    std::fs::rename(&aside, path)?;
+    File::open(&folder.path)?.sync_all()
+}

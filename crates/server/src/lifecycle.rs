@@ -1,0 +1,235 @@
+//! From settings to a serving process and back: open the rooms, recover, serve, drain, close.
+
+use crate::config::{CatalogKind, Config, StorageKind};
+use crate::data::{self, DataFolder};
+use crate::system::{SystemClock, SystemEntropy};
+use crate::telemetry;
+use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
+use carrack_http::App;
+use carrack_service::access::Access;
+use carrack_service::{Core, Limits, Service};
+use carrack_storage::{LocalOptions, LocalStore, Storage};
+use metrics_exporter_prometheus::PrometheusHandle;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Threads that may block on a disk, at most.
+const BLOCKING_THREADS_MAX: usize = 128;
+/// Commands that wait for the catalog's writer, at most; further ones wait at the door.
+const CATALOG_QUEUE: usize = 1024;
+/// How often expired uploads and unreferenced blobs are looked for.
+const MAINTENANCE_EVERY: Duration = Duration::from_secs(60);
+/// How often the recorder tidies its histograms.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// Records and bytes are compared after the start, and then so often.
+const RECONCILE_AFTER: Duration = Duration::from_secs(60);
+const RECONCILE_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// How long the bookkeeping of broken-off uploads may take after the last connection is gone.
+const BOOKKEEPING_GRACE: Duration = Duration::from_secs(10);
+
+/// Serves until a signal; the error is a sentence for the operator.
+pub(crate) fn run(config: Config) -> Result<(), String> {
+    let metrics = telemetry::start_metrics()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("carrack")
+        .build()
+        .map_err(|error| format!("cannot start threads: {error}"))?;
+    runtime.block_on(serve(config, metrics))
+}
+
+/// The rooms, opened.
+struct Rooms {
+    service: Arc<Service>,
+    catalog: Arc<dyn Catalog>,
+    tasks: TaskTracker,
+    _folder: DataFolder,
+}
+
+async fn serve(config: Config, metrics: PrometheusHandle) -> Result<(), String> {
+    // Before anything is opened: a signal from now on is a clean stop.
+    let stop = stop_on_signals()?;
+    let rooms = open(&config).await?;
+    let background = TaskTracker::new();
+    let idle = CancellationToken::new();
+    background.spawn(maintain(rooms.service.clone(), idle.clone()));
+    background.spawn(reconcile(rooms.service.clone(), idle.clone()));
+    background.spawn(upkeep(metrics.clone(), idle.clone()));
+    let app = App {
+        service: rooms.service.clone(),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        public_url: Some(config.server.public_url.trim_end_matches('/').to_owned())
+            .filter(|url| !url.is_empty()),
+        idle_timeout: config.server.idle_timeout,
+        metrics: Box::new(move || telemetry::render(&metrics)),
+    };
+    let served = listen(&config, app, &stop, &rooms).await;
+    idle.cancel();
+    background.close();
+    background.wait().await;
+    rooms.tasks.close();
+    if tokio::time::timeout(BOOKKEEPING_GRACE, rooms.tasks.wait()).await.is_err() {
+        tracing::warn!(tasks = rooms.tasks.len(), "stopping although uploads are still being tidied up");
+    }
+    rooms
+        .catalog
+        .close()
+        .await
+        .map_err(|error| format!("the catalog could not be closed: {}", error.chain()))?;
+    served
+}
+
+async fn listen(config: &Config, app: App, stop: &CancellationToken, rooms: &Rooms) -> Result<(), String> {
+    let address = &config.server.listen;
+    let listener = carrack_transport::bind(address).await.map_err(|error| {
+        format!("cannot listen on {address}: {error}. Name another address with --listen.")
+    })?;
+    let local = listener.local_addr().map_err(|error| format!("cannot tell where it listens: {error}"))?;
+    telemetry::say(&format!("listening on http://{local}"));
+    let draining = stop.clone();
+    let service = rooms.service.clone();
+    let announced = TaskTracker::new();
+    announced.spawn(async move {
+        draining.cancelled().await;
+        service.health.drain();
+    });
+    let options = carrack_transport::Options {
+        header_timeout: config.server.header_timeout,
+        connections_max: config.server.max_connections,
+        shutdown_grace: config.server.shutdown_grace,
+    };
+    let router = carrack_http::router(Arc::new(app));
+    let broken_off = carrack_transport::serve(listener, router, options, stop.clone()).await;
+    if broken_off > 0 {
+        tracing::warn!(connections = broken_off, "transfers were broken off at the end of the grace period");
+    }
+    stop.cancel();
+    announced.close();
+    announced.wait().await;
+    Ok(())
+}
+
+async fn open(config: &Config) -> Result<Rooms, String> {
+    let folder = data::open(&config.data)?;
+    let catalog: Arc<dyn Catalog> = match config.catalog.url {
+        CatalogKind::Sqlite => {
+            let readers = std::thread::available_parallelism().map_or(4, |n| n.get().max(2) * 2);
+            let path = folder.path.join("catalog.sqlite");
+            let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE };
+            Arc::new(SqliteCatalog::open(options).map_err(|error| error.to_string())?)
+        }
+    };
+    let storage: Arc<dyn Storage> = match config.storage.kind {
+        StorageKind::Disk => {
+            let options = LocalOptions {
+                folder: folder.path.clone(),
+                durability: config.uploads.durability,
+                reserve_bytes: config.storage.reserve,
+            };
+            Arc::new(LocalStore::open(options).map_err(|error| error.to_string())?)
+        }
+    };
+    let token = data::root_token(&folder, &SystemEntropy)?;
+    let tasks = TaskTracker::new();
+    let core = Core {
+        catalog: catalog.clone(),
+        storage,
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        limits: Limits {
+            file_size_max: config.uploads.max_size,
+            part_size: config.uploads.part_size,
+            upload_ttl: config.uploads.ttl,
+            archive_entries_max: config.archives.max_entries,
+            archive_bytes_max: config.archives.max_bytes,
+        },
+        tasks: tasks.clone(),
+    };
+    let service = Arc::new(Service::new(core, Access::new(&token)));
+    service.maintenance.recover().await.map_err(|error| format!("recovery failed: {}", error.chain()))?;
+    service
+        .buckets
+        .ensure_default()
+        .await
+        .map_err(|error| format!("the catalog is not usable: {}", error.chain()))?;
+    Ok(Rooms { service, catalog, tasks, _folder: folder })
+}
+
+/// A token that is cancelled by SIGTERM or SIGINT. SIGHUP is taken and has nothing to reload yet.
+fn stop_on_signals() -> Result<CancellationToken, String> {
+    let on = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+    let (mut terminate, mut interrupt, mut hangup) =
+        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    let listening = async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {
+                    tracing::info!("SIGHUP: there is nothing to reload");
+                    continue;
+                }
+            }
+            if token.is_cancelled() {
+                tracing::warn!("stopping at once");
+                std::process::exit(1);
+            }
+            tracing::info!("stopping");
+            token.cancel();
+        }
+    };
+    // Owned by the runtime: it has to listen until the very end, for the second signal that means "at once".
+    #[expect(clippy::disallowed_methods, reason = "ends with the process, by design")]
+    tokio::spawn(listening);
+    Ok(stop)
+}
+
+async fn maintain(service: Arc<Service>, stop: CancellationToken) {
+    loop {
+        if let Err(error) = service.maintenance.round().await {
+            tracing::error!(error = error.chain(), "maintenance failed; it will be tried again");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(MAINTENANCE_EVERY) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn reconcile(service: Arc<Service>, stop: CancellationToken) {
+    let mut pause = RECONCILE_AFTER;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return,
+        }
+        pause = RECONCILE_EVERY;
+        let found = tokio::select! {
+            found = service.maintenance.reconcile() => found,
+            () = stop.cancelled() => return,
+        };
+        match found {
+            Ok(found) => {
+                tracing::info!(lost = found.lost, orphans = found.orphans, "records and bytes compared")
+            }
+            Err(error) => tracing::error!(error = error.chain(), "records and bytes could not be compared"),
+        }
+    }
+}
+
+async fn upkeep(metrics: PrometheusHandle, stop: CancellationToken) {
+    loop {
+        metrics.run_upkeep();
+        tokio::select! {
+            () = tokio::time::sleep(UPKEEP_EVERY) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}

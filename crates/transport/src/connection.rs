@@ -1,0 +1,121 @@
+//! A connection's socket: counts what passes, and closes so that the last answer arrives.
+
+use crate::metrics::{CONNECTIONS, RECEIVED_BYTES, SENT_BYTES};
+use metrics::{Counter, Gauge};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+/// How long, and for how many bytes, a closing connection listens to a client that is still sending. Closing with
+/// unread bytes makes the kernel reset the connection, and the client loses the answer that says why (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: u64 = 64 << 20;
+/// Read at once while lingering.
+const LINGER_BUFFER_BYTES: usize = 16 << 10;
+
+pub(crate) struct Connection {
+    stream: TcpStream,
+    received: Counter,
+    sent: Counter,
+    open: Gauge,
+    closing: Option<Closing>,
+}
+
+/// We have said our last word; the client may not have.
+struct Closing {
+    deadline: Pin<Box<Sleep>>,
+    discarded: u64,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: TcpStream) -> Connection {
+        let open = metrics::gauge!(CONNECTIONS);
+        open.increment(1);
+        let (received, sent) = (metrics::counter!(RECEIVED_BYTES), metrics::counter!(SENT_BYTES));
+        Connection { stream, received, sent, open, closing: None }
+    }
+
+    fn count_sent(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &result {
+            self.sent.increment(*bytes as u64);
+        }
+        result
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.open.decrement(1);
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.received.increment((buffer.filled().len() - before) as u64);
+        result
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.count_sent(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.count_sent(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.closing.is_none() {
+            match Pin::new(&mut this.stream).poll_shutdown(context) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+        }
+        let deadline = || Box::pin(tokio::time::sleep_until(Instant::now() + LINGER));
+        let closing = this.closing.get_or_insert_with(|| Closing { deadline: deadline(), discarded: 0 });
+        let mut bytes = [0; LINGER_BUFFER_BYTES];
+        loop {
+            if closing.discarded > LINGER_BYTES_MAX || closing.deadline.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut this.stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => closing.discarded += buffer.filled().len() as u64,
+                // The client has gone for good: nothing is left to wait for.
+                Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
