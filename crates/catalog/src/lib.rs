@@ -84,6 +84,17 @@ pub struct NewFile {
     pub upload: Option<UploadId>,
 }
 
+/// A file that [`Catalog::commit_file`] made visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The file.
+    pub file: File,
+    /// Whether it is new.
+    pub outcome: Outcome,
+    /// The blob of the file it replaced, when nothing points at it any more.
+    pub orphan: Option<BlobId>,
+}
+
 /// What [`Catalog::begin_finish`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finish {
@@ -144,7 +155,7 @@ pub trait Catalog: Send + Sync + 'static {
     /// Fails with `precondition_failed`, `bucket_not_found`, `quota_exceeded` (counting the file that is replaced as
     /// gone and the upload's own reservation as released), or `upload_not_found` when `upload` is not `Finishing` under
     /// this blob. When it fails nothing has changed.
-    async fn commit_file(&self, file: NewFile) -> Result<(File, Outcome)>;
+    async fn commit_file(&self, file: NewFile) -> Result<Committed>;
 
     /// Deletes a file; `file_not_found`, `bucket_not_found`, `precondition_failed`. Its blob becomes unreferenced;
     /// the id is returned when no other file points at it.
@@ -196,8 +207,9 @@ pub trait Catalog: Send + Sync + 'static {
     /// it is `Finishing`. A `Complete` one may be deleted: its file stays.
     async fn delete_upload(&self, id: &UploadId) -> Result<()>;
 
-    /// Uploads, `Open` or `Complete`, that expired before `now`, at most `limit`.
-    async fn expired_uploads(&self, now: Timestamp, limit: usize) -> Result<Vec<UploadId>>;
+    /// Deletes uploads, `Open` or `Complete`, that expired before `now`, with their ledgers and reservations, at most
+    /// `limit`. Returns their ids: the bytes of their stages are to be discarded.
+    async fn expire_uploads(&self, now: Timestamp, limit: usize) -> Result<Vec<UploadId>>;
 
     /// Whether an upload is recorded under this id, in any state: a stage without a record is left over.
     async fn has_upload(&self, id: &UploadId) -> Result<bool>;

@@ -18,7 +18,13 @@ const ROOT_TOKEN: &str = "./carrack-data/root-token";
 #[command(next_help_heading = "Connection (client commands)")]
 pub(crate) struct Connection {
     /// The server's address.
-    #[arg(long, global = true, env = "CARRACK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        global = true,
+        env = "CARRACK_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
     pub(crate) server: String,
     /// A file with the token, instead of the variable CARRACK_TOKEN. Without either, ./carrack-data/root-token is
     /// used for a server on this machine.
@@ -75,8 +81,8 @@ impl Connection {
 }
 
 fn read_token(file: &Path) -> Result<Token, Failure> {
-    let text = fs::read_to_string(file)
-        .map_err(|source| ClientError::Local { path: file.to_owned(), source })?;
+    let text =
+        fs::read_to_string(file).map_err(|source| ClientError::Local { path: file.to_owned(), source })?;
     Ok(Token::new(&text)?)
 }
 

@@ -14,6 +14,8 @@ pub(crate) enum Failure {
     Transfer(ClientError),
     /// The answer could not be written, or the machine refused otherwise.
     Output(io::Error),
+    /// There is nothing below the named place.
+    Nothing(String),
     /// So many of several failed; each was reported when it happened.
     Several(u64),
 }
@@ -30,6 +32,7 @@ impl Failure {
             // Whoever read it has seen enough.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Failure::Output(error) => text::complain(&error.to_string()),
+            Failure::Nothing(place) => text::complain(&format!("there is no file below {place}")),
             Failure::Several(failed) => text::complain(&format!("{failed} failed")),
         }
         ExitCode::FAILURE

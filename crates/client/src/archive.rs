@@ -185,7 +185,9 @@ impl Client {
             return Ok(response);
         }
         let (at, status) = (reached.at, response.status().as_u16());
-        Err(ClientError::Unexpected(format!("the archive from byte {at} was asked for and HTTP {status} came")))
+        Err(ClientError::Unexpected(format!(
+            "the archive from byte {at} was asked for and HTTP {status} came"
+        )))
     }
 }
 

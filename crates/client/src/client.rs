@@ -181,8 +181,9 @@ impl Client {
     pub(crate) async fn read_json<T: DeserializeOwned>(&self, response: Response) -> Result<T> {
         let url = response.url().path().to_owned();
         let bytes = self.read_all(response, ANSWER_BYTES_MAX).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| ClientError::Unexpected(format!("the answer to {url} is not Carrack's: {error}")))
+        serde_json::from_slice(&bytes).map_err(|error| {
+            ClientError::Unexpected(format!("the answer to {url} is not Carrack's: {error}"))
+        })
     }
 
     /// The next bytes of a body; an end that comes too early is an error.
@@ -291,7 +292,10 @@ fn parse_base(base: &str) -> Result<Url> {
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(wrong("does not begin with http:// or https:// and a host"));
     }
-    if url.query().is_some() || url.fragment().is_some() || url.password().is_some() || !url.username().is_empty()
+    if url.query().is_some()
+        || url.fragment().is_some()
+        || url.password().is_some()
+        || !url.username().is_empty()
     {
         return Err(wrong("has a query, a fragment or a user: leave them out"));
     }
@@ -334,7 +338,11 @@ mod tests {
         for bad in ["", "files.example", "ftp://x", "http://", "http://u:p@x", "http://x?a=b"] {
             assert!(Client::new(ClientOptions::new(bad)).is_err(), "{bad}");
         }
-        assert!(is_loopback("http://localhost:1") && is_loopback("http://[::1]:1") && is_loopback("http://127.9.9.9"));
+        assert!(
+            is_loopback("http://localhost:1")
+                && is_loopback("http://[::1]:1")
+                && is_loopback("http://127.9.9.9")
+        );
         assert!(!is_loopback("http://localhost.evil.example") && !is_loopback("http://10.0.0.1"));
     }
 

@@ -33,7 +33,9 @@ pub enum ClientError {
         reason: String,
     },
     /// The content behind the name became another in the middle of a download: start again for the new one.
-    #[error("{name} was replaced on the server while it was downloaded; nothing was mixed: run it again for the new content")]
+    #[error(
+        "{name} was replaced on the server while it was downloaded; nothing was mixed: run it again for the new content"
+    )]
     Replaced {
         /// What was downloaded.
         name: String,

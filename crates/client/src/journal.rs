@@ -60,14 +60,18 @@ impl UploadJournal {
             modified: source.stamp.modified.to_string(),
             upload_id: String::new(),
         };
-        UploadJournal { file: state_dir.join("uploads").join(format!("{}.json", record.fingerprint())), record }
+        UploadJournal {
+            file: state_dir.join("uploads").join(format!("{}.json", record.fingerprint())),
+            record,
+        }
     }
 
     /// The upload that an earlier run began.
     pub(crate) fn upload_id(&self) -> Option<String> {
         let saved: UploadRecord = load(&self.file)?;
         let same = UploadRecord { upload_id: String::new(), ..saved.clone() } == self.record;
-        let plain = !saved.upload_id.is_empty() && saved.upload_id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let plain = !saved.upload_id.is_empty()
+            && saved.upload_id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         (same && plain).then_some(saved.upload_id)
     }
 
@@ -75,7 +79,12 @@ impl UploadJournal {
     pub(crate) fn remember(&self, upload_id: &str) {
         let Some(folder) = self.file.parent() else { return };
         let record = UploadRecord { upload_id: upload_id.to_owned(), ..self.record.clone() };
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).and_then(|()| save(&self.file, &record)).ok();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .and_then(|()| save(&self.file, &record))
+            .ok();
     }
 
     pub(crate) fn forget(&self) {

@@ -7,8 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// What may stand in a path segment or a query value as it is (RFC 3986 §2.3).
-const ESCAPED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A file on the server: a bucket and a key in it, both checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,8 +125,23 @@ mod tests {
             assert_eq!(inside(good).unwrap(), folder.path().join(good));
         }
         for bad in [
-            "", "/", "/etc/passwd", "..", "../x", "a/../../x", "a/..", "./a", "a//b", "a/", "C:/x", "a/c:",
-            "a\\..\\x", "..\\x", "a\0b", "a\nb", "a\u{1b}[2J",
+            "",
+            "/",
+            "/etc/passwd",
+            "..",
+            "../x",
+            "a/../../x",
+            "a/..",
+            "./a",
+            "a//b",
+            "a/",
+            "C:/x",
+            "a/c:",
+            "a\\..\\x",
+            "..\\x",
+            "a\0b",
+            "a\nb",
+            "a\u{1b}[2J",
         ] {
             assert!(matches!(inside(bad), Err(ClientError::Invalid(_))), "{bad:?}");
         }

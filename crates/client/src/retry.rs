@@ -67,12 +67,7 @@ impl<'a> Backoff<'a> {
         self.failed += 1;
         let Some(pause) = self.pause_after(&reason) else { return Err(reason) };
         if let Some(listener) = self.listener {
-            listener(&Wait {
-                reason: &reason,
-                pause,
-                attempt: self.failed + 1,
-                attempts: self.attempts,
-            });
+            listener(&Wait { reason: &reason, pause, attempt: self.failed + 1, attempts: self.attempts });
         }
         tokio::time::sleep(pause).await;
         Ok(())

@@ -34,7 +34,11 @@ struct Buffered {
 impl PieceSink {
     pub(crate) fn new(file: Arc<File>, path: PathBuf, offset: u64) -> PieceSink {
         let buffer = Vec::with_capacity(BUFFER_BYTES);
-        PieceSink { file, path, state: Buffered { buffer, at: offset, hasher: Some(PieceHasher::new(offset)) } }
+        PieceSink {
+            file,
+            path,
+            state: Buffered { buffer, at: offset, hasher: Some(PieceHasher::new(offset)) },
+        }
     }
 
     /// Writes what is buffered and tells what the piece came to.

@@ -123,8 +123,7 @@ impl Client {
         request: RequestBuilder,
         sent: &Sent,
     ) -> Result<(T, Sum)> {
-        let answer =
-            async { self.read_json(self.send_body(request, || sent.bytes()).await?).await }.await;
+        let answer = async { self.read_json(self.send_body(request, || sent.bytes()).await?).await }.await;
         match (sent.outcome(), answer) {
             // Why the body broke off is known better here than where the connection was dropped.
             (Some(Err(local)), _) => Err(local),
@@ -140,7 +139,11 @@ pub(crate) fn verify_stored(name: &str, sent: &str, file: &File) -> Result<()> {
     if file.blake3 == sent {
         return Ok(());
     }
-    Err(ClientError::Corrupt { name: name.to_owned(), expected: sent.to_owned(), actual: file.blake3.clone() })
+    Err(ClientError::Corrupt {
+        name: name.to_owned(),
+        expected: sent.to_owned(),
+        actual: file.blake3.clone(),
+    })
 }
 
 fn describe(mut request: RequestBuilder, options: &UploadOptions) -> RequestBuilder {

@@ -58,11 +58,10 @@ impl Maintenance {
     /// One round of the regular work: expired uploads, unreferenced blobs, gauges.
     pub async fn round(&self) -> Result<()> {
         loop {
-            let expired = self.core.catalog.expired_uploads(self.core.clock.now(), BATCH).await?;
+            let expired = self.core.catalog.expire_uploads(self.core.clock.now(), BATCH).await?;
             for id in &expired {
-                // Bytes first here: a stage without its bytes is an upload that was expired anyway.
+                // What a crash leaves over here is a stage without a record, which the next start deletes.
                 self.core.storage.discard_stage(*id).await?;
-                self.core.catalog.delete_upload(id).await?;
                 ::metrics::counter!(metrics::UPLOADS, "kind" => "parts", "result" => "expired").increment(1);
             }
             if expired.len() < BATCH {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ChunkList;
+use crate::{ChunkList, Committed};
 
 pub(super) async fn references(catalog: &dyn Catalog) {
     let (one, two) = (bucket_name("one"), bucket_name("two"));
@@ -98,7 +98,7 @@ pub(super) async fn facts_learnt_later(catalog: &dyn Catalog) {
         assert_eq!(catalog.file(&name, &key(path)).await.unwrap().blob, expected, "its files know it too");
     }
     assert_eq!(catalog.file(&name, &key("c")).await.unwrap().blob, blob(2, 5));
-    let (file, _) = catalog.commit_file(new_file(&name, &key("d"), blob(1, 5))).await.unwrap();
+    let Committed { file, .. } = catalog.commit_file(new_file(&name, &key("d"), blob(1, 5))).await.unwrap();
     assert_eq!(file.blob, expected, "and files that come to point at it");
 
     for path in ["a", "b", "d"] {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::Outcome;
+use crate::{Committed, Outcome};
 use carrack_domain::file::File;
 
 pub(super) async fn life(catalog: &dyn Catalog) {
@@ -19,7 +19,7 @@ pub(super) async fn life(catalog: &dyn Catalog) {
 
     let mut new = new_file(&name, &path, blob(1, 5));
     new.blob.digest.sha256 = Some([0xaa; 32]);
-    let (file, outcome) = catalog.commit_file(new.clone()).await.unwrap();
+    let Committed { file, outcome, .. } = catalog.commit_file(new.clone()).await.unwrap();
     let expected = File {
         bucket: name.clone(),
         key: path.clone(),
@@ -39,7 +39,8 @@ pub(super) async fn life(catalog: &dyn Catalog) {
     new.created_by = "bob".to_owned();
     new.target.content_type = "image/png".to_owned();
     new.target.metadata = Metadata::new();
-    let (file, outcome) = catalog.commit_file(new).await.unwrap();
+    let Committed { file, outcome, orphan } = catalog.commit_file(new).await.unwrap();
+    assert_eq!(orphan, Some(blob_id(1)));
     assert_eq!((outcome, file.blob), (Outcome::Replaced, blob(2, 7)));
     assert_eq!(file.metadata, Metadata::new());
     assert_eq!((file.created_at, file.created_by.as_str()), (later(9), "bob"));
@@ -63,7 +64,7 @@ pub(super) async fn preconditions(catalog: &dyn Catalog) {
     let commit = async |number: u64, precondition: Precondition| {
         let mut file = new_file(&name, &path, blob(number, 1));
         file.precondition = precondition;
-        catalog.commit_file(file).await.map(|(_, outcome)| outcome)
+        catalog.commit_file(file).await.map(|committed| committed.outcome)
     };
     let other = "\"00000000000000000000000000000000\"".to_owned();
     let failed = Code::PreconditionFailed;

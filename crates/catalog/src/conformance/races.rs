@@ -25,7 +25,7 @@ pub(super) async fn one_creator_wins(catalog: Arc<dyn Catalog>) {
         let catalog = Arc::clone(&catalog);
         let mut file = new_file(&name, &key("k"), blob(number, number + 1));
         file.precondition = Precondition::Absent;
-        async move { catalog.commit_file(file).await.map(|(file, _)| file) }
+        async move { catalog.commit_file(file).await.map(|committed| committed.file) }
     })
     .await;
     let (won, lost): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
@@ -71,7 +71,7 @@ pub(super) async fn one_finisher_begins(catalog: Arc<dyn Catalog>) {
     let results = together(|_| {
         let catalog = Arc::clone(&catalog);
         let file = finished_file(&up, winner);
-        async move { catalog.commit_file(file).await.map(|(file, _)| file) }
+        async move { catalog.commit_file(file).await.map(|committed| committed.file) }
     })
     .await;
     let (won, lost): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Finish, Outcome};
+use crate::{Committed, Finish, Outcome};
 
 pub(super) async fn life(catalog: &dyn Catalog) {
     let name = bucket_name("uploads");
@@ -126,7 +126,7 @@ pub(super) async fn finish(catalog: &dyn Catalog) {
     catalog.record_extent(&up.id, &extent(0, 10, 2), later(60)).await.expect("open again");
 
     assert_eq!(catalog.begin_finish(&up.id, blob_id(3)).await.unwrap(), Finish::Begun);
-    let (file, outcome) = catalog.commit_file(finished_file(&up, 3)).await.unwrap();
+    let Committed { file, outcome, .. } = catalog.commit_file(finished_file(&up, 3)).await.unwrap();
     assert_eq!(outcome, Outcome::Created);
     assert_eq!(account(catalog, &name).await, (10, 0, 1));
     assert_eq!(catalog.upload(&up.id).await.unwrap().state, UploadState::Complete);
@@ -152,7 +152,7 @@ pub(super) async fn done_shows_the_file_as_it_was(catalog: &dyn Catalog) {
     let mut new = finished_file(&up, 1);
     new.blob.digest.sha256 = Some([0xbb; 32]);
     new.created_by = "\"ann\" \u{1f680}".to_owned();
-    let (file, _) = catalog.commit_file(new).await.unwrap();
+    let Committed { file, .. } = catalog.commit_file(new).await.unwrap();
     let done = Finish::Done(Box::new(file));
     let path = key("ü/日本");
     put_file(catalog, &name, path.as_str(), 2, 3).await;
@@ -209,14 +209,12 @@ pub(super) async fn lists(catalog: &dyn Catalog) {
     assert_eq!(ids("bob", None, 9).await, numbers(&[7, 6]));
     assert_eq!(ids("eve", None, 9).await, []);
 
-    let expired = async |at: u64, limit: usize| {
-        let mut found = catalog.expired_uploads(later(at), limit).await.unwrap();
+    let expire = async |at: u64, limit: usize| {
+        let mut found = catalog.expire_uploads(later(at), limit).await.unwrap();
         found.sort();
         found
     };
-    assert_eq!(expired(200, 9).await, [], "expires_at itself has not passed");
-    assert_eq!(expired(203, 9).await, numbers(&[0, 1, 2]));
-    assert_eq!(expired(999, 2).await.len(), 2);
+    assert_eq!(expire(200, 9).await, [], "expires_at itself has not passed");
     for number in [0, 1] {
         let up = catalog.upload(&upload_id(number)).await.unwrap();
         fill(catalog, &up).await;
@@ -224,8 +222,22 @@ pub(super) async fn lists(catalog: &dyn Catalog) {
     }
     catalog.commit_file(finished_file(&catalog.upload(&upload_id(0)).await.unwrap(), 0)).await.unwrap();
     assert_eq!(ids("ann", None, 9).await, numbers(&[5, 4, 3, 2]), "only open ones");
-    assert_eq!(expired(203, 9).await, numbers(&[0, 2]), "a complete one expires, a finishing one does not");
     catalog.record_extent(&upload_id(2), &extent(0, 1, 1), later(900)).await.unwrap();
-    assert_eq!(expired(203, 9).await, numbers(&[0]), "an extent moves the expiry");
-    assert_eq!(catalog.open_uploads().await.unwrap(), 7);
+    assert_eq!(
+        expire(204, 9).await,
+        numbers(&[0, 3]),
+        "complete and open ones; not a finishing one, not a moved one"
+    );
+    assert!(catalog.extents(&upload_id(3)).await.unwrap().is_empty());
+    assert_eq!(catalog.upload(&upload_id(3)).await.unwrap_err().code(), Code::UploadNotFound);
+    assert_eq!(expire(899, 1).await.len(), 1, "at most so many");
+    assert_eq!(expire(899, 9).await.len(), 3);
+    assert_eq!(catalog.open_uploads().await.unwrap(), 2);
+    let held = catalog.bucket(&one).await.unwrap().reserved_bytes
+        + catalog.bucket(&two).await.unwrap().reserved_bytes;
+    assert_eq!(
+        held,
+        catalog.upload(&upload_id(1)).await.unwrap().parts.size()
+            + catalog.upload(&upload_id(2)).await.unwrap().parts.size()
+    );
 }

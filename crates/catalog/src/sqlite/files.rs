@@ -4,7 +4,7 @@ use super::buckets::{self, Account};
 use super::error::Done;
 use super::rows::{self, signed};
 use super::{blobs, uploads};
-use crate::{NewFile, Outcome};
+use crate::{Committed, NewFile, Outcome};
 use carrack_domain::file::{Blob, File, Precondition};
 use carrack_domain::{BlobId, BucketName, Code, ETag, Error, Key};
 use rusqlite::{Connection, params};
@@ -57,7 +57,7 @@ fn require(precondition: &Precondition, present: Option<&Present>) -> Done<()> {
     Err(Error::new(Code::PreconditionFailed, detail).into())
 }
 
-pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<(File, Outcome)> {
+pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<Committed> {
     let account = buckets::account(connection, &new.target.bucket)?;
     let reservation = match &new.upload {
         Some(upload) => Some(uploads::finishing(connection, upload, new.blob.id)?),
@@ -75,8 +75,11 @@ pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<(File, Outc
 
     let blob = blobs::refer(connection, &new.blob)?;
     let file = point(connection, &account, new, blob)?;
-    if let Some(present) = &present {
-        blobs::release(connection, &present.blob)?;
+    let mut orphan = None;
+    if let Some(present) = &present
+        && blobs::release(connection, &present.blob)?
+    {
+        orphan = Some(present.blob);
     }
     let files = i64::from(present.is_none());
     buckets::book(connection, account.id, signed(blob.size)? - replaced, files, 1)?;
@@ -85,7 +88,7 @@ pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<(File, Outc
         uploads::complete(connection, upload, &file)?;
     }
     let outcome = if present.is_some() { Outcome::Replaced } else { Outcome::Created };
-    Ok((file, outcome))
+    Ok(Committed { file, outcome, orphan })
 }
 
 /// Makes the key point at the blob.

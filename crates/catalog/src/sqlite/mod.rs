@@ -14,7 +14,7 @@ mod rows;
 mod uploads;
 mod writer;
 
-use crate::{Catalog, ChunkList, Finish, ListQuery, Listing, NewFile, Outcome, Visit};
+use crate::{Catalog, ChunkList, Committed, Finish, ListQuery, Listing, NewFile, Outcome, Visit};
 use async_trait::async_trait;
 use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Bucket, File, Precondition};
@@ -189,7 +189,7 @@ impl Catalog for SqliteCatalog {
         self.long("scan", move |c| listing::scan(c, &bucket, &prefix, visit)).await
     }
 
-    async fn commit_file(&self, file: NewFile) -> Result<(File, Outcome)> {
+    async fn commit_file(&self, file: NewFile) -> Result<Committed> {
         self.write("commit_file", move |c| files::commit(c, &file)).await
     }
 
@@ -258,8 +258,8 @@ impl Catalog for SqliteCatalog {
         self.write("delete_upload", move |c| uploads::delete(c, &id)).await
     }
 
-    async fn expired_uploads(&self, now: Timestamp, limit: usize) -> Result<Vec<UploadId>> {
-        self.long("expired_uploads", move |c| uploads::expired(c, now, limit)).await
+    async fn expire_uploads(&self, now: Timestamp, limit: usize) -> Result<Vec<UploadId>> {
+        self.write("expire_uploads", move |c| uploads::expire(c, now, limit)).await
     }
 
     async fn has_upload(&self, id: &UploadId) -> Result<bool> {

@@ -91,7 +91,7 @@ pub(super) fn exists(connection: &Connection, id: &UploadId) -> Done<bool> {
     Ok(statement.query_row([id.as_bytes()], |row| row.get(0))?)
 }
 
-pub(super) fn expired(connection: &Connection, now: Timestamp, limit: usize) -> Done<Vec<UploadId>> {
+pub(super) fn expire(connection: &Connection, now: Timestamp, limit: usize) -> Done<Vec<UploadId>> {
     let mut statement = connection.prepare_cached(
         "SELECT id FROM upload WHERE expires_at < ?1 AND state <> 1 ORDER BY expires_at, id LIMIT ?2",
     )?;
@@ -99,6 +99,9 @@ pub(super) fn expired(connection: &Connection, now: Timestamp, limit: usize) -> 
     let mut ids = Vec::new();
     while let Some(row) = found.next()? {
         ids.push(rows::upload_id(row, 0)?);
+    }
+    for id in &ids {
+        delete(connection, id)?;
     }
     Ok(ids)
 }

@@ -82,10 +82,7 @@ async fn get_folder(
     let prefix = source.folder();
     let done = session.client.download_folder(&source.bucket, &prefix, &folder, watch, each).await?;
     match (done, failed) {
-        (0, 0) => Err(Failure::Transfer(carrack_client::ClientError::Unexpected(format!(
-            "there is no file below {}/{prefix}",
-            source.bucket
-        )))),
+        (0, 0) => Err(Failure::Nothing(format!("{}/{prefix}", source.bucket))),
         (_, 0) => {
             transfer.summary(&format!("{done} files"));
             Ok(())

@@ -44,12 +44,7 @@ fn buckets(out: &mut impl Write, buckets: Vec<Bucket>, args: &LsArgs) -> io::Res
     Ok(())
 }
 
-async fn files(
-    out: &mut impl Write,
-    session: &Session,
-    place: &Place,
-    args: &LsArgs,
-) -> Result<(), Failure> {
+async fn files(out: &mut impl Write, session: &Session, place: &Place, args: &LsArgs) -> Result<(), Failure> {
     let delimiter = (!args.recursive).then_some('/');
     let mut listing = session.client.list(&place.bucket, &place.rest, delimiter)?;
     let mut whole = FileList { files: Vec::new(), prefixes: Vec::new(), next_cursor: None };

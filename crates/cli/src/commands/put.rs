@@ -51,14 +51,12 @@ pub(crate) async fn run(session: &Session, args: PutArgs) -> Result<(), Failure>
         .map(|job| put_file(session, &target.bucket, job, &options))
         .buffer_unordered(session.parallel);
     let (mut done, mut failed) = (0u64, 0u64);
-    let mut first = None;
     while let Some(outcome) = outcomes.next().await {
         match outcome {
             Ok(()) => done += 1,
             Err((path, failure)) => {
                 failed += 1;
                 session.bars.complain(&format!("{}: {failure}", path.display()));
-                first.get_or_insert(failure);
             }
         }
     }
@@ -85,9 +83,10 @@ fn jobs(source: &Path, target: &Place, several: bool) -> Result<Box<dyn Iterator
         return Ok(Box::new(std::iter::once(Ok((source.to_owned(), base)))));
     }
     let base = if base.is_empty() || base.ends_with('/') { base } else { base + "/" };
-    Ok(Box::new(Walk::new(source).map(move |found| {
-        found.map(|Found { path, relative }| (path, format!("{base}{relative}")))
-    })))
+    Ok(Box::new(
+        Walk::new(source)
+            .map(move |found| found.map(|Found { path, relative }| (path, format!("{base}{relative}")))),
+    ))
 }
 
 async fn put_file(

@@ -24,7 +24,9 @@ pub(crate) async fn run(session: &Session, args: RmArgs) -> Result<(), Failure> 
     if args.recursive {
         if let Some(bare) = places.iter().find(|place| !place.slash) {
             let name = &bare.bucket;
-            return Err(Failure::Usage(format!("{name} is a bucket: write {name}/ to remove all files in it")));
+            return Err(Failure::Usage(format!(
+                "{name} is a bucket: write {name}/ to remove all files in it"
+            )));
         }
         for place in &places {
             failed += remove_folder(session, place).await?;
@@ -39,11 +41,13 @@ pub(crate) async fn run(session: &Session, args: RmArgs) -> Result<(), Failure> 
 /// Removes everything below a prefix, a page of the listing at a time.
 async fn remove_folder(session: &Session, place: &Place) -> Result<u64, Failure> {
     let mut listing = session.client.list(&place.bucket, &place.folder(), None)?;
-    let mut failed = 0;
+    let (mut failed, mut found) = (0, false);
     while let Some(page) = listing.next_page().await? {
-        failed += remove(session, page.files.iter().map(|file| FileName::new(&place.bucket, &file.key))).await;
+        found |= !page.files.is_empty();
+        failed +=
+            remove(session, page.files.iter().map(|file| FileName::new(&place.bucket, &file.key))).await;
     }
-    Ok(failed)
+    if found { Ok(failed) } else { Err(Failure::Nothing(format!("{}/{}", place.bucket, place.folder()))) }
 }
 
 /// Removes files and reports each; how many failed.

@@ -37,7 +37,10 @@ async fn a_cut_piece_continues_where_it_was_cut() {
     client.download_file(&name("default/k"), &destination, watch.clone()).await.unwrap();
     assert_eq!(fs::read(&destination).unwrap(), bytes);
     watch.assert_complete();
-    assert!(server.seen("GET", "bytes=30000-") + server.seen("GET", "30000-") > 0, "from the byte of the cut");
+    assert!(
+        server.seen("GET", "bytes=30000-") + server.seen("GET", "30000-") > 0,
+        "from the byte of the cut"
+    );
 }
 
 #[tokio::test]

@@ -29,7 +29,14 @@ pub(crate) struct Faults(Mutex<Vec<Plan>>);
 
 impl Faults {
     /// `times` requests of `method` whose path contains `path` go wrong, after `skip` that do not.
-    pub(crate) fn add(&self, method: &'static str, path: &'static str, skip: usize, times: usize, fault: Fault) {
+    pub(crate) fn add(
+        &self,
+        method: &'static str,
+        path: &'static str,
+        skip: usize,
+        times: usize,
+        fault: Fault,
+    ) {
         self.0.lock().unwrap().push(Plan { method, path, skip, times, fault });
     }
 

@@ -1,5 +1,7 @@
 //! The client against a small server that speaks the contract, and misbehaves on demand.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 mod archives;
 mod downloads;
 mod faults;

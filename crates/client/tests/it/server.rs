@@ -175,13 +175,8 @@ fn create_upload(store: &Store, body: &[u8]) -> Response {
     let mut uploads = store.uploads.lock().unwrap();
     let id = format!("{:032x}", uploads.len() + 1);
     let text = |name: &str| create[name].as_str().unwrap().to_owned();
-    let upload = Upload {
-        bucket: text("bucket"),
-        key: text("key"),
-        plan,
-        parts: BTreeMap::new(),
-        complete: false,
-    };
+    let upload =
+        Upload { bucket: text("bucket"), key: text("key"), plan, parts: BTreeMap::new(), complete: false };
     uploads.insert(id.clone(), upload);
     let created = json!({"upload_id": id, "part_size": plan.part_size(), "part_count": plan.count(),
         "expires_at": "2030-01-01T00:00:00.000Z", "url": format!("/v1/uploads/{id}")});
@@ -203,7 +198,8 @@ fn upload(store: &Store, method: &str, id: &str, rest: &str, body: Bytes) -> Res
             if body.len() as u64 != len {
                 return problem(400, "wrong_part_size", None);
             }
-            let part = json!({"part": number, "size": len, "crc32": crc32(&body), "blake3": blake3_hex(&body)});
+            let part =
+                json!({"part": number, "size": len, "crc32": crc32(&body), "blake3": blake3_hex(&body)});
             upload.parts.insert(number, body);
             part.to_string().into_response()
         }

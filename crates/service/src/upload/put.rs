@@ -4,7 +4,7 @@ use super::Uploads;
 use super::digests::{ExtentHasher, SharedHasher};
 use super::receive::{Expected, receive, too_large};
 use crate::{Body, Core, metrics};
-use carrack_catalog::{NewFile, Outcome};
+use carrack_catalog::{Committed, NewFile, Outcome};
 use carrack_domain::access::WriteFile;
 use carrack_domain::digest::{ContentDigest, Digest};
 use carrack_domain::error::Class;
@@ -144,13 +144,6 @@ async fn fill(core: &Core, stage: UploadId, put: &Put, body: &mut Body) -> Resul
     Ok((size, ContentDigest { sha256: digests.sha256, ..content }))
 }
 
-/// A file that was made visible, and the blob it replaced if nothing needs that any more.
-pub(super) struct Committed {
-    pub(super) file: File,
-    pub(super) outcome: Outcome,
-    pub(super) orphan: Option<BlobId>,
-}
-
 async fn commit(
     core: &Core,
     blob: Blob,
@@ -173,15 +166,11 @@ async fn commit(
 pub(super) async fn publish_record(core: &Core, new: NewFile) -> Result<Committed> {
     let blob = new.blob.id;
     let started = Instant::now();
-    let before = core.catalog.file(&new.target.bucket, &new.target.key).await.ok().map(|file| file.blob.id);
     let committed = core.catalog.commit_file(new).await;
     ::metrics::histogram!(metrics::COMPLETE_DURATION, "stage" => "record")
         .record(started.elapsed().as_secs_f64());
     match committed {
-        Ok((file, outcome)) => {
-            let orphan = before.filter(|old| outcome == Outcome::Replaced && *old != blob);
-            Ok(Committed { file, outcome, orphan })
-        }
+        Ok(committed) => Ok(committed),
         Err(error) => {
             // After a failure of the catalog itself the record may exist after all: its bytes stay, and are swept
             // later if it does not.
