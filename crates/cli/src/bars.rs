@@ -4,8 +4,8 @@ use crate::text;
 use carrack_client::{Progress, Wait};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const KNOWN: &str = "{bar:28} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  ETA {eta}";
@@ -15,13 +15,15 @@ const UNKNOWN: &str = "{spinner} {binary_bytes}  {binary_bytes_per_sec}";
 pub(crate) struct Bars {
     bar: ProgressBar,
     quiet: bool,
+    /// When a pause was told of last.
+    told: Mutex<Option<Instant>>,
 }
 
 impl Bars {
     pub(crate) fn new(quiet: bool) -> Arc<Bars> {
         let shown = !quiet && std::io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Arc::new(Bars { bar: ProgressBar::with_draw_target(None, target), quiet })
+        Arc::new(Bars { bar: ProgressBar::with_draw_target(None, target), quiet, told: Mutex::new(None) })
     }
 
     /// A watcher for one transfer.
@@ -46,8 +48,15 @@ impl Bars {
         self.bar.suspend(|| text::complain(message));
     }
 
-    /// Tells of a pause before another try.
+    /// Tells of a pause before another try; once a second, since parallel requests fail together.
     pub(crate) fn waiting(&self, wait: &Wait<'_>) {
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|told| now.duration_since(told) < Duration::from_secs(1)) {
+            return;
+        }
+        *told = Some(now);
+        drop(told);
         let Wait { reason, pause, attempt, attempts } = wait;
         let seconds = pause.as_secs_f64();
         self.line(&format!("carrack: {reason}; trying again in {seconds:.1} s ({attempt} of {attempts})"));

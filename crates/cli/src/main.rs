@@ -84,11 +84,12 @@ mod tests {
 
     #[test]
     fn options_stand_before_or_behind_the_command() {
+        assert!(Cli::try_parse_from("carrack put a --no-clobber b c/".split(' ')).is_ok());
         for line in ["carrack --server http://x ls -l default", "carrack ls -l default --server http://x"] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(cli.connection.server, "http://x");
         }
-        for line in ["carrack", "carrack put a", "carrack put --token x a b", "carrack ls --parallel 0"] {
+        for line in ["carrack", "carrack put", "carrack put --token x a b", "carrack ls --parallel 0"] {
             assert_eq!(Cli::try_parse_from(line.split(' ')).err().unwrap().exit_code(), 2, "{line}");
         }
     }

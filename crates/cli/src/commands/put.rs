@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(crate) struct PutArgs {
     /// Files and folders, or - for standard input, and last the target: BUCKET/KEY for one file, or BUCKET/PREFIX/ to
     /// keep the names.
-    #[arg(required = true, num_args = 2.., value_names = ["FILE", "BUCKET/PREFIX"])]
+    #[arg(required = true, value_name = "FILE... BUCKET/PREFIX")]
     paths: Vec<PathBuf>,
     /// Folders go with all that is in them; this is so without the option too.
     #[arg(long, short)]
@@ -32,8 +32,8 @@ pub(crate) struct PutArgs {
 type Job = Result<(PathBuf, String), (PathBuf, std::io::Error)>;
 
 pub(crate) async fn run(session: &Session, args: PutArgs) -> Result<(), Failure> {
-    let Some((target, sources)) = args.paths.split_last() else {
-        return Err(Failure::Usage("name a file and a target".into()));
+    let Some((target, sources @ [_, ..])) = args.paths.split_last() else {
+        return Err(Failure::Usage("name at least one file, and last the target BUCKET/PREFIX".into()));
     };
     let target = target.to_str().ok_or_else(|| Failure::Usage("the target is not UTF-8".into()))?;
     let target = Place::parse(target)?;

@@ -223,7 +223,8 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         wrong.push("setting server.max_connections: found 0, expected at least 1".to_owned());
     }
     let url = &config.server.public_url;
-    if !url.is_empty() && !(url.starts_with("http://") || url.starts_with("https://")) {
+    let absolute = ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme));
+    if !url.is_empty() && !absolute {
         wrong.push(format!("setting server.public_url: found {url:?}, expected http://... or https://..."));
     }
     if let Err(error) = config.telemetry.log.parse::<tracing_subscriber::filter::targets::Targets>() {

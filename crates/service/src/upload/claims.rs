@@ -3,6 +3,7 @@
 
 use carrack_domain::{Code, Error, Result, UploadId};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -83,13 +84,10 @@ impl Claims {
             let released = self.released.notified();
             tokio::pin!(released);
             released.as_mut().enable();
-            {
-                let mut holders = self.holders();
-                if !holders.contains_key(&place) {
-                    let cancel = CancellationToken::new();
-                    holders.insert(place, Holder { cancel: cancel.clone(), newest: 0 });
-                    return Claim { claims: self.clone(), place, cancelled: cancel };
-                }
+            if let Entry::Vacant(place_free) = self.holders().entry(place) {
+                let cancelled = CancellationToken::new();
+                place_free.insert(Holder { cancel: cancelled.clone(), newest: 0 });
+                return Claim { claims: self.clone(), place, cancelled };
             }
             released.await;
         }

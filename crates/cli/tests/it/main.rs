@@ -1,0 +1,4 @@
+//! Black-box tests: the real binary, real clients, real disks. One binary, so that it is linked once.
+
+mod server;
+mod smoke;
