@@ -3,7 +3,6 @@
 
 use carrack_domain::{Code, Error, Result, UploadId};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -20,15 +19,18 @@ pub(super) enum Place {
 /// All claims of this process. Bounded by the requests being served.
 #[derive(Default)]
 pub(super) struct Claims {
-    holders: Mutex<HashMap<Place, Holder>>,
+    slots: Mutex<HashMap<Place, Slot>>,
     released: Notify,
 }
 
-struct Holder {
-    /// Tells the present holder to stop.
-    cancel: CancellationToken,
-    /// Counts who came for the place; only the newest gets it.
+/// A place that somebody holds or waits for.
+#[derive(Default)]
+struct Slot {
+    /// Tells the holder to stop; `None` when nobody holds the place at the moment.
+    held: Option<CancellationToken>,
+    /// Counts who came for the place; of those who wait only the newest gets it.
     newest: u64,
+    waiting: usize,
 }
 
 /// The right to write to a place, until dropped.
@@ -39,65 +41,87 @@ pub(super) struct Claim {
     pub(super) cancelled: CancellationToken,
 }
 
+/// Somebody waits for a place; a request that goes away meanwhile is counted out by `Drop`.
+struct Waiting<'a> {
+    claims: &'a Claims,
+    place: Place,
+}
+
 impl Claims {
-    fn holders(&self) -> MutexGuard<'_, HashMap<Place, Holder>> {
-        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, HashMap<Place, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the place, displacing whoever holds it; `superseded` when somebody newer came meanwhile.
     pub(super) async fn take(self: &Arc<Claims>, place: Place) -> Result<Claim> {
-        let mut turn = None;
+        let (mine, _waiting) = {
+            let mut slots = self.slots();
+            let slot = slots.entry(place).or_default();
+            slot.newest += 1;
+            slot.waiting += 1;
+            if let Some(holder) = &slot.held {
+                holder.cancel();
+            }
+            (slot.newest, Waiting { claims: self, place })
+        };
+        self.wait_for(place, |slot| if slot.newest > mine { Err(superseded()) } else { Ok(()) }).await
+    }
+
+    /// Takes the place when it is free, waiting for whoever holds it to finish without disturbing them.
+    pub(super) async fn queue(self: &Arc<Claims>, place: Place) -> Result<Claim> {
+        self.slots().entry(place).or_default().waiting += 1;
+        let _waiting = Waiting { claims: self, place };
+        self.wait_for(place, |_| Ok(())).await
+    }
+
+    /// Takes a free place, as long as `entitled` says so.
+    async fn wait_for(
+        self: &Arc<Claims>,
+        place: Place,
+        entitled: impl Fn(&Slot) -> Result<()>,
+    ) -> Result<Claim> {
         loop {
             // Registered before looking, so that a release in between is not missed.
             let released = self.released.notified();
             tokio::pin!(released);
             released.as_mut().enable();
-            if let Some(claim) = self.try_take(place, &mut turn)? {
-                return Ok(claim);
+            {
+                let mut slots = self.slots();
+                let slot = slots.entry(place).or_default();
+                entitled(slot)?;
+                if slot.held.is_none() {
+                    let cancelled = CancellationToken::new();
+                    slot.held = Some(cancelled.clone());
+                    return Ok(Claim { claims: self.clone(), place, cancelled });
+                }
             }
             released.await;
         }
     }
 
-    fn try_take(self: &Arc<Claims>, place: Place, turn: &mut Option<u64>) -> Result<Option<Claim>> {
-        let mut holders = self.holders();
-        let Some(holder) = holders.get_mut(&place) else {
-            let cancel = CancellationToken::new();
-            holders.insert(place, Holder { cancel: cancel.clone(), newest: turn.unwrap_or(0) });
-            return Ok(Some(Claim { claims: self.clone(), place, cancelled: cancel }));
-        };
-        match *turn {
-            None => {
-                holder.newest += 1;
-                *turn = Some(holder.newest);
-                holder.cancel.cancel();
-                Ok(None)
+    /// Changes a slot, and forgets it once nobody holds or wants it.
+    fn leave(&self, place: Place, change: impl Fn(&mut Slot)) {
+        let mut slots = self.slots();
+        if let Some(slot) = slots.get_mut(&place) {
+            change(slot);
+            if slot.held.is_none() && slot.waiting == 0 {
+                slots.remove(&place);
             }
-            Some(mine) if mine < holder.newest => Err(superseded()),
-            Some(_) => Ok(None),
         }
-    }
-
-    /// Takes the place when it is free, waiting for whoever holds it to finish without disturbing them.
-    pub(super) async fn queue(self: &Arc<Claims>, place: Place) -> Claim {
-        loop {
-            let released = self.released.notified();
-            tokio::pin!(released);
-            released.as_mut().enable();
-            if let Entry::Vacant(place_free) = self.holders().entry(place) {
-                let cancelled = CancellationToken::new();
-                place_free.insert(Holder { cancel: cancelled.clone(), newest: 0 });
-                return Claim { claims: self.clone(), place, cancelled };
-            }
-            released.await;
-        }
+        drop(slots);
+        self.released.notify_waiters();
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.claims.holders().remove(&self.place);
-        self.claims.released.notify_waiters();
+        self.claims.leave(self.place, |slot| slot.held = None);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.claims.leave(self.place, |slot| slot.waiting -= 1);
     }
 }
 
@@ -112,7 +136,6 @@ pub(super) fn superseded() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[tokio::test]
     async fn the_newest_gets_it_and_the_older_are_told() {
@@ -128,22 +151,25 @@ mod tests {
             let claims = claims.clone();
             async move { claims.take(place).await.map(drop) }
         });
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        while claims.slots()[&place].waiting < 2 {
+            tokio::task::yield_now().await;
+        }
         assert!(!third.is_finished(), "the first has not let go yet");
         drop(first);
         assert_eq!(second.await.unwrap().unwrap_err().code(), Code::Superseded);
         third.await.unwrap().unwrap();
         drop(claims.take(place).await.unwrap());
+        assert!(claims.slots().is_empty());
     }
 
     #[tokio::test]
     async fn completions_queue() {
         let claims: Arc<Claims> = Arc::default();
         let place = Place::Completion(UploadId::from_bytes([1; 16]));
-        let first = claims.queue(place).await;
+        let first = claims.queue(place).await.unwrap();
         let second = tokio::spawn({
             let claims = claims.clone();
-            async move { drop(claims.queue(place).await) }
+            async move { drop(claims.queue(place).await.unwrap()) }
         });
         tokio::task::yield_now().await;
         assert!(!first.cancelled.is_cancelled());

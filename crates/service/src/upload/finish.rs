@@ -36,7 +36,7 @@ impl Uploads {
         let core = self.core.clone();
         let maintenance = self.maintenance.clone();
         let work = async move {
-            let _turn = claims.queue(Place::Completion(id)).await;
+            let _turn = claims.queue(Place::Completion(id)).await?;
             let (file, orphan) = complete(&core, upload, digests).await?;
             if let Some(orphan) = orphan {
                 maintenance.collect(orphan).await;
