@@ -33,11 +33,14 @@ impl Health {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// `shutting_down` when the server is stopping: it takes no new work.
+    pub fn refuse_while_draining(&self) -> Result<()> {
+        if self.draining() { Err(Error::new(Code::ShuttingDown, "The server is stopping.")) } else { Ok(()) }
+    }
+
     /// Answers when requests can be served; otherwise `shutting_down` or `overloaded` with the room that does not answer.
     pub async fn ready(&self) -> Result<()> {
-        if self.draining() {
-            return Err(Error::new(Code::ShuttingDown, "The server is stopping."));
-        }
+        self.refuse_while_draining()?;
         let now = self.core.clock.now();
         let cached =
             self.last.lock().unwrap_or_else(PoisonError::into_inner).filter(|(at, _)| now < at.after(FRESH));

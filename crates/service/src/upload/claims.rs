@@ -134,6 +134,7 @@ pub(super) fn superseded() -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "every spawned task is awaited in its test")]
 mod tests {
     use super::*;
 

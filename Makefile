@@ -1,0 +1,44 @@
+# Two commands for everybody: `make run` starts the server, `make test` proves it. The others are parts of these.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+CARGO ?= cargo
+
+.PHONY: help
+help: ## Shows this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: run
+run: ## Builds the server and starts it on 127.0.0.1:8080 with its data in ./carrack-data
+	$(CARGO) build --locked --release --bin carrack
+	exec target/release/carrack serve
+
+.PHONY: test
+test: tools lint deny check ## Everything that proves it: format, lints, licences, and all tests through the real binary
+
+.PHONY: tools
+tools: ## Installs what the tests need, or says what is missing
+	tests/tools.sh
+
+.PHONY: lint
+lint: ## Format, clippy, documentation: no warning passes
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+
+.PHONY: deny
+deny: ## Licences, sources, and who may link what
+	$(CARGO) deny --locked check bans licenses sources
+
+.PHONY: advisories
+advisories: ## Known vulnerabilities of dependencies; needs the network
+	$(CARGO) deny check advisories
+
+.PHONY: check
+check: ## Unit, property, conformance and black-box tests
+	$(CARGO) test --locked --workspace
+
+.PHONY: bench
+bench: ## The figures of the main job, on the release binary
+	$(CARGO) build --locked --release --bin carrack
+	python3 bench/main_job.py
+	$(CARGO) bench --locked -p carrack-zip -p carrack-catalog

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Installs what the tests need where it can: Debian packages as root, cargo-deny from its registry. Otherwise prints the
+# exact list and fails. Quick when everything is there.
+set -euo pipefail
+
+declare -A package=(
+  [curl]=curl [wget]=wget [aria2c]=aria2 [unzip]=unzip [7z]=p7zip-full [bsdtar]=libarchive-tools [zipdetails]=perl
+  [python3]=python3 [java]=default-jdk-headless [javac]=default-jdk-headless [strace]=strace [cc]=build-essential
+)
+missing=()
+for program in "${!package[@]}"; do
+  command -v "$program" >/dev/null || missing+=("${package[$program]}")
+done
+if ((${#missing[@]})); then
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+  if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    echo "installing: ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  else
+    echo "The tests need these Debian packages: apt-get install ${missing[*]}" >&2
+    exit 1
+  fi
+fi
+for component in rustfmt clippy; do
+  command -v "cargo-${component/rustfmt/fmt}" >/dev/null || {
+    echo "The tests need the Rust component $component: rustup component add $component" >&2
+    exit 1
+  }
+done
+command -v cargo-deny >/dev/null || cargo install cargo-deny --locked --quiet
