@@ -52,6 +52,9 @@ pub(crate) fn method_not_allowed(app: &App, allowed: &str) -> Response {
 }
 
 async fn handle(app: Arc<App>, route: &'static Route, request: Request) -> Result<Response> {
+    if !route.while_draining() {
+        app.service.health.refuse_while_draining()?;
+    }
     let (parts, body) = request.into_parts();
     let principal = app.service.access.authenticate(bearer(&parts.headers)?)?;
     if principal.role() == Role::Guest && route.action != Action::Public {

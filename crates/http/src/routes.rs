@@ -24,6 +24,13 @@ pub(crate) struct Route {
     pub(crate) handler: Handler,
 }
 
+impl Route {
+    /// Whether it is answered although the server is stopping: what tells the outside so. All else is new work.
+    pub(crate) fn while_draining(&self) -> bool {
+        matches!(self.path, "/livez" | "/readyz" | "/metrics")
+    }
+}
+
 macro_rules! routes {
     ($($methods:tt $path:literal $action:ident $handler:path;)*) => {
         /// The table. A route that is not in it does not exist.

@@ -91,12 +91,16 @@ async fn listen(config: &Config, app: App, stop: &CancellationToken, rooms: &Roo
     })?;
     let local = listener.local_addr().map_err(|error| format!("cannot tell where it listens: {error}"))?;
     telemetry::say(&format!("listening on http://{local}"));
-    let draining = stop.clone();
-    let service = rooms.service.clone();
+    // Readiness goes first: whoever comes once the transport drains is refused by then.
+    let drain = CancellationToken::new();
     let announced = TaskTracker::new();
-    announced.spawn(async move {
-        draining.cancelled().await;
-        service.health.drain();
+    announced.spawn({
+        let (stop, drain, service) = (stop.clone(), drain.clone(), rooms.service.clone());
+        async move {
+            stop.cancelled().await;
+            service.health.drain();
+            drain.cancel();
+        }
     });
     let options = carrack_transport::Options {
         header_timeout: config.server.header_timeout,
@@ -104,7 +108,7 @@ async fn listen(config: &Config, app: App, stop: &CancellationToken, rooms: &Roo
         shutdown_grace: config.server.shutdown_grace,
     };
     let router = carrack_http::router(Arc::new(app));
-    let broken_off = carrack_transport::serve(listener, router, options, stop.clone()).await;
+    let broken_off = carrack_transport::serve(listener, router, options, drain).await;
     if broken_off > 0 {
         tracing::warn!(connections = broken_off, "transfers were broken off at the end of the grace period");
     }

@@ -41,8 +41,14 @@ const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 /// Pause after the system refused a connection, usually for want of descriptors: trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long an answer given while draining may take once no transfer is left to wait for.
+const LATE_GRACE: Duration = Duration::from_millis(500);
+
 /// Serves connections of `listener` with `service` until `stop`, then lets transfers finish for the grace period and
 /// breaks off what is left. Returns how many connections were broken off.
+///
+/// *Draining.* Connections go on being accepted until the last transfer is done, one request each, so that a load
+/// balancer is told "not ready" instead of being refused. Nobody waits for them: `service` must refuse work by then.
 pub async fn serve<S, B>(
     listener: TcpListener,
     service: S,
@@ -62,54 +68,77 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let door = Door { listener, permits: Arc::new(Semaphore::new(options.connections_max)) };
+    let protocol = Protocol { header_timeout: options.header_timeout, keep_alive: true, stop: stop.clone() };
     let connections = TaskTracker::new();
-    let permits = Arc::new(Semaphore::new(options.connections_max));
     let abort = CancellationToken::new();
-    loop {
-        let permit = tokio::select! {
-            permit = permits.clone().acquire_owned() => permit,
-            () = stop.cancelled() => break,
-        };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        match (permit, accepted) {
-            (Ok(permit), Ok((stream, _))) => {
-                let serving = serve_one(stream, service.clone(), options.clone(), stop.clone(), permit);
-                let abort = abort.clone();
-                connections.spawn(async move {
-                    tokio::select! {
-                        () = serving => {}
-                        () = abort.cancelled() => {}
-                    }
-                });
-            }
-            (_, Err(error)) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-            (Err(_), _) => break,
+    let accepting = async {
+        while let Some((stream, permit)) = door.next().await {
+            let serving = serve_one(stream, service.clone(), protocol.clone(), permit);
+            connections.spawn(abort.clone().run_until_cancelled_owned(serving));
         }
-    }
-    drop(listener);
+    };
+    stop.run_until_cancelled(accepting).await;
     connections.close();
-    if tokio::time::timeout(options.shutdown_grace, connections.wait()).await.is_ok() {
-        return 0;
+    let late = TaskTracker::new();
+    let accepting = async {
+        while let Some((stream, permit)) = door.next().await {
+            let one = Protocol { keep_alive: false, stop: CancellationToken::new(), ..protocol.clone() };
+            let serving = serve_one(stream, service.clone(), one, permit);
+            late.spawn(abort.clone().run_until_cancelled_owned(serving));
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        _ = tokio::time::timeout(options.shutdown_grace, connections.wait()) => {}
     }
+    drop(door);
     let left = connections.len();
+    late.close();
+    if left == 0 {
+        // What is cut off here are answers that say no more than "not ready".
+        let _cut = tokio::time::timeout(LATE_GRACE, late.wait()).await;
+    }
     abort.cancel();
     connections.wait().await;
+    late.wait().await;
     left
 }
 
-async fn serve_one<S, B>(
-    stream: TcpStream,
-    service: S,
-    options: Options,
+/// How one connection is talked to.
+#[derive(Clone)]
+struct Protocol {
+    header_timeout: Duration,
+    /// Whether a further request may follow the first (HTTP/1).
+    keep_alive: bool,
+    /// Ends the connection after the requests that are under way.
     stop: CancellationToken,
-    _permit: OwnedSemaphorePermit,
-) where
+}
+
+/// Where connections come in, so many at once.
+struct Door {
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+}
+
+impl Door {
+    /// The next connection; never `None`, as nobody closes the semaphore. Cancel-safe.
+    async fn next(&self) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        let permit = self.permits.clone().acquire_owned().await.ok()?;
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => return Some((stream, permit)),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve_one<S, B>(stream: TcpStream, service: S, protocol: Protocol, _permit: OwnedSemaphorePermit)
+where
     S: tower::Service<
             hyper::Request<Incoming>,
             Response = hyper::Response<B>,
@@ -123,19 +152,19 @@ async fn serve_one<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let first_byte = tokio::select! {
-        ready = tokio::time::timeout(options.header_timeout, stream.readable()) => ready,
-        () = stop.cancelled() => return,
+        ready = tokio::time::timeout(protocol.header_timeout, stream.readable()) => ready,
+        () = protocol.stop.cancelled() => return,
     };
     if !matches!(first_byte, Ok(Ok(()))) || stream.set_nodelay(true).is_err() {
         return;
     }
     let connection = Connection::new(stream);
-    let builder = builder(&options);
+    let builder = builder(&protocol);
     let serving = builder.serve_connection(TokioIo::new(connection), TowerToHyperService::new(service));
     tokio::pin!(serving);
     let result = tokio::select! {
         result = serving.as_mut() => result,
-        () = stop.cancelled() => {
+        () = protocol.stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
@@ -146,18 +175,19 @@ async fn serve_one<S, B>(
     }
 }
 
-fn builder(options: &Options) -> auto::Builder<TokioExecutor> {
+fn builder(protocol: &Protocol) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(options.header_timeout)
+        .keep_alive(protocol.keep_alive)
+        .header_read_timeout(protocol.header_timeout)
         .max_buf_size(BUFFER_BYTES_MAX)
         .half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(options.header_timeout)
+        .keep_alive_interval(protocol.header_timeout)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
