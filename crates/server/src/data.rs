@@ -17,7 +17,14 @@ pub(crate) struct DataFolder {
 /// Makes the folder if it is not there and locks it. The error is a sentence for the operator.
 pub(crate) fn open(path: &Path) -> Result<DataFolder, String> {
     let shown = path.display();
-    std::fs::create_dir_all(path).map_err(|e| format!("cannot make the data folder {shown}: {e}"))?;
+    std::fs::create_dir_all(path).map_err(|error| {
+        let kind = error.kind();
+        if matches!(kind, io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) {
+            format!("the data folder {shown} is not a folder. Name another one with --data.")
+        } else {
+            format!("cannot make the data folder {shown}: {error}. Name another one with --data.")
+        }
+    })?;
     let file = path.join("lock");
     let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&file).map_err(|e| match e.kind() {
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {

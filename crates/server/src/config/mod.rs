@@ -4,8 +4,9 @@
 mod units;
 
 use carrack_storage::Durability;
-use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
+use figment::value::{Dict, Value};
+use figment::{Figment, Source};
 use serde::Deserialize;
 use std::fmt;
 use std::num::NonZeroU64;
@@ -185,8 +186,7 @@ pub(crate) fn load(flags: &Flags) -> Result<Config, ConfigError> {
     if let Some(data) = &flags.data {
         figment = figment.merge(Serialized::default("data", data));
     }
-    let config: Config =
-        figment.extract().map_err(|error| ConfigError(error.into_iter().map(describe).collect()))?;
+    let config: Config = figment.extract().map_err(|error| ConfigError(all_wrong(&figment, error)))?;
     check(&config)?;
     Ok(config)
 }
@@ -203,19 +203,67 @@ fn file(flags: &Flags) -> Result<Option<PathBuf>, ConfigError> {
     }
 }
 
-fn describe(error: figment::Error) -> String {
-    let key = error.path.join(".");
-    let source = error.metadata.as_ref().map(|m| match &m.source {
-        Some(source) => format!(" ({source})"),
-        None => format!(" ({})", m.name),
-    });
-    let separator = if key.is_empty() { "" } else { ": " };
-    format!("setting {key}{separator}{}{}", error.kind, source.unwrap_or_default())
+/// Every setting that is wrong. Reading them together ends at the first, so each is tried by itself over the defaults.
+fn all_wrong(figment: &Figment, first: figment::Error) -> Vec<String> {
+    let Ok(settings) = figment.extract::<Dict>() else {
+        return first.into_iter().map(unreadable).collect();
+    };
+    let mut leaves = Vec::new();
+    collect_leaves("", &settings, &mut leaves);
+    let mut wrong = Vec::new();
+    for (key, value) in leaves {
+        let alone = Figment::from(Toml::string(DEFAULTS)).merge(Serialized::default(&key, value));
+        if let Err(error) = alone.extract::<Config>() {
+            let kind = error.kind.to_string().replace('\n', " ");
+            wrong.push(format!("setting {key}: {kind} ({})", origin(figment, &key)));
+        }
+    }
+    // Wrong only together: no such settings are known, but silence would be worse than one bare message.
+    if wrong.is_empty() { first.into_iter().map(unreadable).collect() } else { wrong }
+}
+
+/// Keys that have a value, with their path.
+fn collect_leaves<'a>(above: &str, settings: &'a Dict, leaves: &mut Vec<(String, &'a Value)>) {
+    for (name, value) in settings {
+        let key = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
+        match value {
+            Value::Dict(_, below) => collect_leaves(&key, below, leaves),
+            _ => leaves.push((key, value)),
+        }
+    }
+}
+
+/// Where a setting's value comes from: what to change.
+fn origin(figment: &Figment, key: &str) -> String {
+    match figment.find_metadata(key).map(|metadata| &metadata.source) {
+        Some(Some(Source::File(path))) => path.display().to_string(),
+        Some(Some(_)) => "command line".to_owned(),
+        Some(None) | None => {
+            let name = format!("CARRACK_{}", key.replace('.', "__").to_uppercase());
+            let alias = key == "server.listen" && std::env::var_os(&name).is_none();
+            if alias { "CARRACK_LISTEN".to_owned() } else { name }
+        }
+    }
+}
+
+/// A file that is no TOML, in one line: the excerpt that the parser draws takes several.
+fn unreadable(error: figment::Error) -> String {
+    let text = error.kind.to_string();
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.contains('|')).collect();
+    let file = match error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref()) {
+        Some(Source::File(path)) => path.display().to_string(),
+        _ => "the settings".to_owned(),
+    };
+    format!("cannot read {file}: {}", lines.join(", "))
 }
 
 /// What types cannot say.
 fn check(config: &Config) -> Result<(), ConfigError> {
     let mut wrong = Vec::new();
+    if config.data.as_os_str().is_empty() {
+        wrong.push("setting data: found \"\", expected the path of a folder".to_owned());
+    }
     if config.archives.max_entries == 0 {
         wrong.push("setting archives.max_entries: found 0, expected at least 1".to_owned());
     }
@@ -263,19 +311,22 @@ mod tests {
     fn unknown_keys_and_bad_values_are_named() {
         let of = |toml: &str| {
             let figment = Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(toml));
-            figment
-                .extract::<Config>()
-                .map_err(|error| error.into_iter().map(describe).collect::<String>())
-                .unwrap_err()
+            let first = figment.extract::<Config>().unwrap_err();
+            all_wrong(&figment, first).join("\n")
         };
         assert!(of("[server]\nlistne = 1").contains("listne"));
         assert!(of("lisen = 1").contains("lisen"));
         let bad = of("[uploads]\npart_size = \"8 parsecs\"");
         assert!(bad.contains("uploads.part_size") && bad.contains("8 parsecs"), "{bad}");
+        let bad = of("[uploads]\nttl = 10");
+        assert!(bad.contains("uploads.ttl") && bad.contains("`10`") && bad.contains("24h"), "{bad}");
         let bad = of("[uploads]\ndurability = \"maybe\"");
         assert!(
             bad.contains("uploads.durability") && bad.contains("maybe") && bad.contains("power"),
             "{bad}"
         );
+        assert_eq!(of("[server]\nlistne = 1\nlistnr = 2\n[uploads]\nttl = 10").lines().count(), 3);
+        assert_eq!(of("server = 1").lines().count(), 1);
+        assert_eq!(of("[server\n").lines().count(), 1);
     }
 }

@@ -1,17 +1,28 @@
 //! Sizes and durations as people write them.
 
+use serde::Deserializer;
 use serde::de::{Error, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// `30s`, `5m`, `24h`, or combinations of them.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(|_| {
-        D::Error::invalid_value(Unexpected::Str(&text), &"a duration such as \"30s\", \"5m\" or \"24h\"")
-    })
+    deserializer.deserialize_any(Time)
+}
+
+struct Time;
+
+impl Visitor<'_> for Time {
+    type Value = Duration;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration such as \"30s\", \"5m\" or \"24h\"")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
+        humantime::parse_duration(text).map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+    }
 }
 
 /// A number of bytes, or text such as `8MiB`.
