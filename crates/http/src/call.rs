@@ -11,6 +11,7 @@ use carrack_domain::access::{FileRef, PrefixRef};
 use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::Metadata;
 use carrack_domain::{BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
+use carrack_service::download::Form;
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) body: RequestBody,
+    /// In which form this connection can send the bytes of blobs.
+    pub(crate) form: Form,
     uri_path: String,
     path: BTreeMap<String, String>,
     query: Vec<(String, String)>,
@@ -46,8 +49,20 @@ impl Call {
         })?;
         let path = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let query = parse_query(parts.uri.query().unwrap_or(""))?;
+        let recognised = parts.extensions.get::<carrack_mapped::Recognised>().is_some();
+        let form = if recognised { Form::Mapped } else { Form::Copied };
         let uri_path = parts.uri.path().to_owned();
-        Ok(Call { app, uri_path, principal, method: parts.method, headers: parts.headers, body, path, query })
+        Ok(Call {
+            app,
+            uri_path,
+            principal,
+            method: parts.method,
+            headers: parts.headers,
+            body,
+            form,
+            path,
+            query,
+        })
     }
 
     fn param(&self, name: &str) -> &str {

@@ -105,10 +105,12 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
         let (Answer::Head(response) | Answer::Content(response, ..)) = content(&call, &file, &rope, digest)?;
         return Ok(response);
     }
-    let open = call.app.service.downloads.open(&grant).await?;
+    let open = call.app.service.downloads.open(&grant, call.form).await?;
     Ok(match content(&call, &open.file, &open.rope, digest)? {
         Answer::Head(response) => response,
-        Answer::Content(response, slice, kind) => rope::with_body(response, slice, kind, open.reader, None),
+        Answer::Content(response, slice, kind) => {
+            rope::with_body(response, slice, kind, open.reader, call.form, None)
+        }
     })
 }
 

@@ -14,7 +14,7 @@ use carrack_domain::id::hex;
 use carrack_domain::range::{ByteRange, Selection, select};
 use carrack_domain::rope::Slice;
 use carrack_domain::{Code, Error, Result, Rope};
-use carrack_service::download::{Kind, Transfer};
+use carrack_service::download::{Form, Kind, Reader, Transfer};
 
 /// A rope about to be sent.
 pub(crate) struct Outgoing<'a> {
@@ -93,11 +93,12 @@ pub(crate) fn with_body(
     response: Response,
     slice: Slice,
     kind: Kind,
-    reader: Box<dyn carrack_service::download::Reader>,
+    reader: Box<dyn Reader>,
+    form: Form,
     hold: Option<std::sync::Arc<dyn Send + Sync>>,
 ) -> Response {
     let length = slice.len();
-    let transfer = Transfer::new(slice, reader, kind, hold);
+    let transfer = Transfer::new(slice, reader, form, kind, hold);
     response.map(|_| ResponseBody::transfer(transfer, length))
 }
 

@@ -45,7 +45,7 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
     }
     let selection = selection(&call)?;
     let name = archive_name(&call);
-    let archive = call.app.service.archives.zip(selection).await?;
+    let archive = call.app.service.archives.zip(selection, call.form).await?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_DISPOSITION, disposition::header(true, &name));
     // nginx in front would keep up to 1 GiB of it on disk and then stop reading: the answer is to be passed on as it comes.
@@ -54,7 +54,7 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
     Ok(match rope::answer(&call, out)? {
         Answer::Head(response) => response,
         Answer::Content(response, slice, kind) => {
-            rope::with_body(response, slice, kind, archive.reader, Some(archive.hold))
+            rope::with_body(response, slice, kind, archive.reader, call.form, Some(archive.hold))
         }
     })
 }

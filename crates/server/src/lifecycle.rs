@@ -134,6 +134,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
                 folder: folder.path.clone(),
                 durability: config.uploads.durability,
                 reserve_bytes: config.storage.reserve,
+                open_blobs_max: open_blobs_max(),
             };
             Arc::new(LocalStore::open(options).map_err(|error| error.to_string())?)
         }
@@ -162,6 +163,14 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         .await
         .map_err(|error| format!("the catalog is not usable: {}", error.chain()))?;
     Ok(Rooms { service, catalog, tasks, _folder: folder })
+}
+
+/// A quarter of the descriptors this process may have: the rest is for connections and uploads.
+fn open_blobs_max() -> usize {
+    const MOST: u64 = 4096;
+    const FEWEST: u64 = 16;
+    let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(MOST * 4);
+    (allowed / 4).clamp(FEWEST, MOST) as usize
 }
 
 /// A token that is cancelled by SIGTERM or SIGINT. SIGHUP is taken and has nothing to reload yet.

@@ -6,11 +6,14 @@ use carrack_domain::access::ReadFile;
 use carrack_domain::file::File;
 use carrack_domain::rope::{Extent, Slice};
 use carrack_domain::{Code, Grant, Result, Rope};
-pub use carrack_storage::Reader;
+use carrack_storage::INLINE_BYTES_MAX;
+pub use carrack_storage::{Form, Reader};
 use std::sync::Arc;
 
 /// Bytes read at once. Large enough to amortise a system call, small enough that a slow client costs little.
 const READ_BYTES: u64 = 256 << 10;
+/// Bytes handed over at once where they are not read but mapped: they take no memory, and the kernel sends what fits.
+const MAPPED_BYTES: u64 = 4 << 20;
 /// Extents gathered into one read: many small files of a ZIP become one buffer.
 const GATHER_MAX: usize = 128;
 
@@ -35,9 +38,9 @@ impl Downloads {
     }
 
     /// A file's content, opened: everything that can fail before the first byte has not failed.
-    pub async fn open(&self, grant: &Grant<ReadFile>) -> Result<OpenFile> {
+    pub async fn open(&self, grant: &Grant<ReadFile>, form: Form) -> Result<OpenFile> {
         let place = grant.resource();
-        let mut reader = self.core.storage.reader();
+        let mut reader = self.core.storage.reader(form);
         let mut file = self.core.catalog.file(&place.bucket, &place.key).await?;
         if let Err(error) = reader.open(file.blob.id, file.blob.size).await {
             // Replaced or deleted between the two look-ups? Then that is the answer, not the missing blob.
@@ -82,6 +85,7 @@ pub struct Transfer {
     /// An extent that did not fit into the read before.
     rest: Option<Extent>,
     kind: Kind,
+    form: Form,
     sent: u64,
     result: &'static str,
     /// What has to live until the last byte is read, such as an archive's manifest.
@@ -93,11 +97,12 @@ impl Transfer {
     pub fn new(
         slice: Slice,
         reader: Box<dyn Reader>,
+        form: Form,
         kind: Kind,
         hold: Option<Arc<dyn Send + Sync>>,
     ) -> Transfer {
         ::metrics::gauge!(metrics::DOWNLOADS_IN_PROGRESS, "kind" => kind.as_str()).increment(1);
-        Transfer { slice, reader, rest: None, kind, sent: 0, result: "aborted", _hold: hold }
+        Transfer { slice, reader, rest: None, kind, form, sent: 0, result: "aborted", _hold: hold }
     }
 
     /// The bytes that follow; `None` after the last. After an error the answer has to end as a broken one.
@@ -122,12 +127,22 @@ impl Transfer {
         }
     }
 
-    /// Extents of up to [`READ_BYTES`] together, in order.
+    /// What comes next, in order: one large run of a blob by itself, or small extents of up to [`READ_BYTES`] together.
     fn gather(&mut self) -> Vec<Extent> {
         let mut extents = Vec::new();
         let mut total = 0;
         while total < READ_BYTES && extents.len() < GATHER_MAX {
             let Some(extent) = self.rest.take().or_else(|| self.slice.next()) else { break };
+            if self.form == Form::Mapped && is_run(&extent) {
+                if extents.is_empty() {
+                    let (now, later) = split(extent, MAPPED_BYTES);
+                    self.rest = later;
+                    extents.push(now);
+                } else {
+                    self.rest = Some(extent);
+                }
+                break;
+            }
             let (now, later) = split(extent, READ_BYTES - total);
             total += now.len();
             extents.push(now);
@@ -144,6 +159,11 @@ impl Drop for Transfer {
         ::metrics::counter!(metrics::DOWNLOAD_BYTES, "kind" => kind).increment(self.sent);
         ::metrics::counter!(metrics::DOWNLOADS, "kind" => kind, "result" => self.result).increment(1);
     }
+}
+
+/// Whether an extent is worth a `sendfile` of its own.
+fn is_run(extent: &Extent) -> bool {
+    matches!(extent, Extent::Blob { len, .. } if *len > INLINE_BYTES_MAX)
 }
 
 /// The first `len_max` bytes of an extent, and what remains.

@@ -7,6 +7,7 @@ use carrack_domain::access::{DeleteFile, ListFiles, ReadFile};
 use carrack_domain::file::{File, Precondition};
 use carrack_domain::rope::Extent;
 use carrack_domain::{Error, Grant, Result};
+use carrack_storage::Form;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -118,7 +119,7 @@ impl Files {
     async fn read_through(&self, file: &File, mut visit: impl FnMut(&[u8], u64)) -> Result<()> {
         const STEP_BYTES: u64 = 1 << 20;
         let (blob, size) = (file.blob.id, file.blob.size);
-        let mut reader = self.core.storage.reader();
+        let mut reader = self.core.storage.reader(Form::Copied);
         reader.open(blob, size).await?;
         let mut at = 0;
         while at < size {

@@ -5,7 +5,7 @@
     reason = "a failed expectation here is a failed test of the caller"
 )]
 
-use crate::{Flush, Observer, StageKind, Storage};
+use crate::{Flush, Form, Observer, StageKind, Storage};
 use bytes::Bytes;
 use carrack_domain::rope::Extent;
 use carrack_domain::{BlobId, Code, Entropy, UploadId};
@@ -66,7 +66,7 @@ async fn extents_in_any_order_become_a_blob(store: &dyn Storage, entropy: &dyn E
     assert_eq!(store.blob_size(blob).await.unwrap(), None);
     store.publish(stage, blob, 300_000).await.unwrap();
     assert_eq!(store.blob_size(blob).await.unwrap(), Some(300_000));
-    assert_eq!(store.reader().read(vec![all(blob, 300_000)]).await.unwrap(), bytes);
+    assert_eq!(store.reader(Form::Copied).read(vec![all(blob, 300_000)]).await.unwrap(), bytes);
     let listed = store.blobs(blob.as_bytes()[0]).await.unwrap();
     assert!(listed.iter().any(|(id, _)| *id == blob));
 }
@@ -117,28 +117,36 @@ async fn reads_gather_blobs_and_inline_bytes(store: &dyn Storage, entropy: &dyn 
         Extent::Blob { blob: b, size: 70_000, offset: 0, len: 65_000 },
     ];
     let expected = [b"head", &one[10..30], b"between", &two[69_999..], &two[..65_000]].concat();
-    let mut reader = store.reader();
-    assert_eq!(reader.read(extents).await.unwrap(), expected);
-    let again = Extent::Blob { blob: b, size: 70_000, offset: 3, len: 4 };
-    assert_eq!(reader.read(vec![again]).await.unwrap(), two[3..7]);
+    for form in [Form::Copied, Form::Mapped] {
+        let mut reader = store.reader(form);
+        assert_eq!(reader.read(extents.clone()).await.unwrap(), expected);
+        for (offset, len) in [(3, 4), (3, 60_000), (0, 16 << 10), (0, (16 << 10) + 1)] {
+            let again = Extent::Blob { blob: b, size: 70_000, offset, len };
+            let range = offset as usize..(offset + len) as usize;
+            assert_eq!(reader.read(vec![again]).await.unwrap(), two[range]);
+        }
+    }
 }
 
 async fn deleted_blobs_stay_readable_for_open_readers(store: &dyn Storage, entropy: &dyn Entropy) {
     let bytes = content(1_000, 7);
     let blob = blob_of(store, entropy, &bytes).await;
-    let mut reader = store.reader();
+    let mut reader = store.reader(Form::Copied);
     reader.open(blob, 1_000).await.unwrap();
     store.delete(blob).await.unwrap();
     store.delete(blob).await.unwrap();
     assert_eq!(store.blob_size(blob).await.unwrap(), None);
     assert_eq!(reader.read(vec![all(blob, 1_000)]).await.unwrap(), bytes);
-    assert_eq!(store.reader().open(blob, 1_000).await.unwrap_err().code(), Code::DataLost);
+    assert_eq!(store.reader(Form::Copied).open(blob, 1_000).await.unwrap_err().code(), Code::DataLost);
 }
 
 async fn damaged_promises_are_errors(store: &dyn Storage, entropy: &dyn Entropy) {
     let blob = blob_of(store, entropy, &content(100, 8)).await;
-    assert_eq!(store.reader().open(blob, 101).await.unwrap_err().code(), Code::DataLost);
-    assert_eq!(store.reader().read(vec![all(blob, 99)]).await.unwrap_err().code(), Code::DataLost);
+    assert_eq!(store.reader(Form::Copied).open(blob, 101).await.unwrap_err().code(), Code::DataLost);
+    assert_eq!(
+        store.reader(Form::Copied).read(vec![all(blob, 99)]).await.unwrap_err().code(),
+        Code::DataLost
+    );
 }
 
 async fn stages_come_and_go(store: &dyn Storage, entropy: &dyn Entropy) {
@@ -160,5 +168,5 @@ async fn stages_come_and_go(store: &dyn Storage, entropy: &dyn Entropy) {
 async fn empty_blobs_exist(store: &dyn Storage, entropy: &dyn Entropy) {
     let blob = blob_of(store, entropy, &Bytes::new()).await;
     assert_eq!(store.blob_size(blob).await.unwrap(), Some(0));
-    store.reader().open(blob, 0).await.unwrap();
+    store.reader(Form::Copied).open(blob, 0).await.unwrap();
 }

@@ -35,6 +35,19 @@ pub enum StageKind {
     Request,
 }
 
+/// In which form a reader hands out bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// In memory of their own.
+    Copied,
+    /// Large runs may be mappings of the blob's file (`carrack-mapped`), for a writer that passes them to the kernel
+    /// without reading them. Reading one that somebody has cut short from outside would end the process.
+    Mapped,
+}
+
+/// Extents up to this size are copied in either form: for them a read costs less than a `sendfile`.
+pub const INLINE_BYTES_MAX: u64 = 16 << 10;
+
 /// When the bytes of an extent become durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flush {
@@ -80,7 +93,7 @@ pub trait Storage: Send + Sync + 'static {
     async fn blob_size(&self, blob: BlobId) -> Result<Option<u64>>;
 
     /// A reader, which keeps what it has opened.
-    fn reader(&self) -> Box<dyn Reader>;
+    fn reader(&self, form: Form) -> Box<dyn Reader>;
 
     /// Every stage there is.
     async fn stages(&self) -> Result<Vec<UploadId>>;
@@ -116,7 +129,8 @@ pub trait Reader: Send {
     /// Opens a blob that must have `size` bytes: `data_lost` when it is gone or has another size.
     async fn open(&mut self, blob: BlobId, size: u64) -> Result<()>;
 
-    /// The bytes of these extents in one buffer, of exactly their total length. A blob that is gone or has changed its
+    /// The bytes of these extents in one run, of exactly their total length. Only a single extent of more than
+    /// [`INLINE_BYTES_MAX`] may come as a mapping. A blob that is gone or has changed its
     /// size is an error, never fewer bytes.
     async fn read(&mut self, extents: Vec<Extent>) -> Result<Bytes>;
 }

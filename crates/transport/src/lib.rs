@@ -4,6 +4,7 @@
 
 mod connection;
 pub mod metrics;
+mod send;
 
 use connection::Connection;
 use http_body::Body;
@@ -18,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 /// How connections are treated.
 #[derive(Debug, Clone)]
@@ -160,7 +162,8 @@ where
     }
     let connection = Connection::new(stream);
     let builder = builder(&protocol);
-    let serving = builder.serve_connection(TokioIo::new(connection), TowerToHyperService::new(service));
+    let service = TowerToHyperService::new(service.map_request(promise));
+    let serving = builder.serve_connection(TokioIo::new(connection), service);
     tokio::pin!(serving);
     let result = tokio::select! {
         result = serving.as_mut() => result,
@@ -173,6 +176,14 @@ where
         // A client that goes away, or talks something else than HTTP: nothing an operator has to act on.
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// HTTP/1 passes a body's bytes to [`Connection`] as they are; HTTP/2 copies them into frames.
+fn promise(mut request: hyper::Request<Incoming>) -> hyper::Request<Incoming> {
+    if request.version() <= hyper::Version::HTTP_11 {
+        request.extensions_mut().insert(carrack_mapped::Recognised);
+    }
+    request
 }
 
 fn builder(protocol: &Protocol) -> auto::Builder<TokioExecutor> {

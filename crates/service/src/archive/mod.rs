@@ -8,7 +8,7 @@ mod plan;
 use crate::{Core, metrics};
 use carrack_domain::access::{ArchiveFile, ArchivePrefix};
 use carrack_domain::{BucketName, Code, ETag, Error, Grant, Result, Rope, Timestamp};
-use carrack_storage::Reader;
+use carrack_storage::{Form, Reader};
 use carrack_zip::Manifest;
 use layout::ZipLayout;
 pub(crate) use manifests::Manifests;
@@ -46,16 +46,16 @@ impl Archives {
         Archives { core, manifests, planning: tokio::sync::Mutex::new(()) }
     }
 
-    /// The ZIP of a selection, stored. The same files make the same bytes, every time and everywhere.
+    /// The ZIP of a selection, stored, its bytes in the form that the connection can send. The same files make the same bytes, every time and everywhere.
     ///
     /// `empty_selection`, `archive_too_large`, `file_not_found` for a key that is not there.
-    pub async fn zip(&self, selection: Selection) -> Result<Archive> {
+    pub async fn zip(&self, selection: Selection, form: Form) -> Result<Archive> {
         let manifest = self.manifest(selection).await?;
         let etag =
             ETag::new(manifest.etag()).ok_or_else(|| Error::broken("an archive's tag is not a tag"))?;
         let modified = Timestamp::from_millis(manifest.modified().saturating_mul(1000));
         let rope = Rope::new(Arc::new(ZipLayout::new(manifest.clone())), etag, modified);
-        Ok(Archive { rope, reader: self.core.storage.reader(), hold: manifest })
+        Ok(Archive { rope, reader: self.core.storage.reader(form), hold: manifest })
     }
 
     async fn manifest(&self, selection: Selection) -> Result<Arc<Manifest>> {

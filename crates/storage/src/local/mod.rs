@@ -8,7 +8,7 @@ mod read;
 mod sync;
 mod write;
 
-use crate::{Durability, ExtentWriter, Observer, Reader, StageKind, Storage, metrics};
+use crate::{Durability, ExtentWriter, Form, Observer, Reader, StageKind, Storage, metrics};
 use async_trait::async_trait;
 use bytes::Bytes;
 use carrack_domain::id::hex;
@@ -32,6 +32,8 @@ pub struct LocalOptions {
     /// Bytes of the disk that stay free, so that a full disk can still be cleaned up: the catalog has to write to
     /// record a deletion.
     pub reserve_bytes: u64,
+    /// Blobs that are kept open for the next request: each costs a descriptor.
+    pub open_blobs_max: usize,
 }
 
 /// Why a store could not be opened.
@@ -64,6 +66,7 @@ struct Inner {
     durability: Durability,
     reserve_bytes: u64,
     staging: File,
+    open_blobs: read::OpenBlobs,
     /// Stages whose fsync failed: the kernel may have dropped dirty pages, so nothing more may be promised of them
     /// (PostgreSQL's lesson of 2018). Bounded by the number of open uploads.
     poisoned: Mutex<HashSet<UploadId>>,
@@ -103,6 +106,7 @@ impl LocalStore {
             durability: options.durability,
             reserve_bytes: options.reserve_bytes,
             staging: staging_dir,
+            open_blobs: read::OpenBlobs::new(options.open_blobs_max),
             poisoned: Mutex::new(HashSet::new()),
         })))
     }
@@ -223,8 +227,9 @@ impl Inner {
 
     /// Makes sure a blob that was named before a crash is whole and durable.
     fn confirm(&self, blob: BlobId, size: u64) -> Result<()> {
-        let file = read::open(self, blob, size)?;
+        read::open(self, blob, size)?;
         if self.durability == Durability::Power {
+            let file = File::open(self.blob_path(blob)).map_err(|e| failure("open blob", e))?;
             sync::file("publish", &file)?;
             sync::folder("publish", &self.shard_path(blob.as_bytes()[0]))?;
         }
@@ -293,7 +298,13 @@ impl Storage for LocalStore {
     }
 
     async fn delete(&self, blob: BlobId) -> Result<()> {
-        self.blocking("delete", move |inner| inner.remove("delete blob", &inner.blob_path(blob))).await
+        self.blocking("delete", move |inner| {
+            // In this order, see `read::open`.
+            let removed = inner.remove("delete blob", &inner.blob_path(blob));
+            inner.open_blobs.remove(&blob);
+            removed
+        })
+        .await
     }
 
     async fn blob_size(&self, blob: BlobId) -> Result<Option<u64>> {
@@ -305,8 +316,8 @@ impl Storage for LocalStore {
         .await
     }
 
-    fn reader(&self) -> Box<dyn Reader> {
-        Box::new(read::LocalReader::new(self.clone()))
+    fn reader(&self, form: Form) -> Box<dyn Reader> {
+        Box::new(read::LocalReader::new(self.clone(), form))
     }
 
     async fn stages(&self) -> Result<Vec<UploadId>> {

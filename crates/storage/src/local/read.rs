@@ -1,31 +1,69 @@
-//! Reading extents of blobs.
+//! Reading extents of blobs, through a cache of open ones.
 
 use super::{Inner, LocalStore, failure, lost};
-use crate::Reader;
+use crate::{Form, INLINE_BYTES_MAX, Reader};
 use async_trait::async_trait;
 use bytes::Bytes;
 use carrack_domain::rope::Extent;
 use carrack_domain::{BlobId, Error, Result};
-use rustix::io::{Errno, ReadWriteFlags};
+use carrack_mapped::MappedFile;
+use quick_cache::sync::Cache;
 use std::fs::File;
-use std::io::{self, IoSliceMut};
-use std::os::unix::fs::FileExt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-/// Keeps the blob it read last open, since the next extent is mostly of the same.
+/// Blobs that are open, so that a hot one costs no open and no stat. Bounded by descriptors.
+pub(super) type OpenBlobs = Cache<BlobId, Arc<MappedFile>>;
+
+/// Keeps the blob it read last, since the next extent is mostly of the same.
 pub(super) struct LocalReader {
     store: LocalStore,
-    current: Option<(BlobId, Arc<File>)>,
+    form: Form,
+    current: Option<(BlobId, Arc<MappedFile>)>,
 }
 
 impl LocalReader {
-    pub(super) fn new(store: LocalStore) -> LocalReader {
-        LocalReader { store, current: None }
+    pub(super) fn new(store: LocalStore, form: Form) -> LocalReader {
+        LocalReader { store, form, current: None }
+    }
+
+    /// The blob if it is open already.
+    fn opened(&self, blob: BlobId, size: u64) -> Option<Arc<MappedFile>> {
+        let current = self.current.as_ref().filter(|(id, _)| *id == blob).map(|(_, file)| file.clone());
+        current.or_else(|| self.store.0.open_blobs.get(&blob)).filter(|file| file.len() == size)
+    }
+
+    /// A large run of one blob as it is wanted: mapped, or copied.
+    async fn read_run(&mut self, blob: BlobId, size: u64, offset: u64, len: u64) -> Result<Bytes> {
+        let file = match self.opened(blob, size) {
+            Some(file) => file,
+            None => self.store.blocking("open", move |inner| open(inner, blob, size)).await?,
+        };
+        self.current = Some((blob, file.clone()));
+        if self.form == Form::Copied {
+            let mut buffer = vec![0; buffer_len(len)?];
+            if file.read_cached(offset, &mut buffer) {
+                return Ok(buffer.into());
+            }
+            let read = move |_: &Inner| match file.read(offset, &mut buffer) {
+                Ok(()) => Ok(buffer.into()),
+                Err(error) => Err(read_failure(blob, error)),
+            };
+            return self.store.blocking("read", read).await;
+        }
+        if !file.looks_cached(offset, len) {
+            // The disk is waited for here, so that no `sendfile` on a thread that serves others has to.
+            let file = file.clone();
+            let load = move |_: &Inner| file.load(offset, len).map_err(|error| read_failure(blob, error));
+            self.store.blocking("read", load).await?;
+        }
+        file.bytes(offset, len).map_err(|error| failure("map blob", error))
     }
 }
 
 /// Opens a blob and makes sure it still has the bytes its record promises.
-pub(super) fn open(inner: &Inner, blob: BlobId, size: u64) -> Result<File> {
+pub(super) fn open(inner: &Inner, blob: BlobId, size: u64) -> Result<Arc<MappedFile>> {
     let file = match File::open(inner.blob_path(blob)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -33,89 +71,104 @@ pub(super) fn open(inner: &Inner, blob: BlobId, size: u64) -> Result<File> {
         }
         Err(error) => return Err(failure("open blob", error)),
     };
-    let found = file.metadata().map_err(|e| failure("stat blob", e))?.len();
-    if found != size {
-        return Err(lost(format!("blob {blob} has {found} bytes instead of {size}")));
+    let facts = file.try_clone().map_err(|e| failure("open blob", e))?;
+    let file = MappedFile::new(file, size).map_err(|e| failure("open blob", e))?;
+    inner.open_blobs.insert(blob, file.clone());
+    // Looked at after it is in the cache: whoever deletes the blob unlinks it first and drops it from the cache then,
+    // so one of the two notices the other and no deleted file stays open in the cache.
+    let facts = facts.metadata().map_err(|e| failure("stat blob", e))?;
+    if facts.nlink() == 0 || facts.len() != size {
+        inner.open_blobs.remove(&blob);
+    }
+    if facts.len() != size {
+        return Err(lost(format!("blob {blob} has {} bytes instead of {size}", facts.len())));
     }
     Ok(file)
+}
+
+fn buffer_len(len: u64) -> Result<usize> {
+    usize::try_from(len).map_err(|error| Error::internal("size a read", error))
+}
+
+fn read_failure(blob: BlobId, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => lost(format!("blob {blob} was cut short while it was read")),
+        _ => failure("read blob", error),
+    }
 }
 
 #[async_trait]
 impl Reader for LocalReader {
     async fn open(&mut self, blob: BlobId, size: u64) -> Result<()> {
-        let file = self.store.blocking("open", move |inner| open(inner, blob, size)).await?;
-        self.current = Some((blob, Arc::new(file)));
+        let file = match self.opened(blob, size) {
+            Some(file) => file,
+            None => self.store.blocking("open", move |inner| open(inner, blob, size)).await?,
+        };
+        self.current = Some((blob, file));
         Ok(())
     }
 
     async fn read(&mut self, extents: Vec<Extent>) -> Result<Bytes> {
-        if let [Extent::Inline(bytes)] = &extents[..] {
-            return Ok(bytes.clone());
+        match &extents[..] {
+            [Extent::Inline(bytes)] => return Ok(bytes.clone()),
+            [Extent::Blob { blob, size, offset, len }] if *len > INLINE_BYTES_MAX => {
+                return self.read_run(*blob, *size, *offset, *len).await;
+            }
+            _ => {}
         }
-        let total: u64 = extents.iter().map(Extent::len).sum();
-        let total = usize::try_from(total).map_err(|e| Error::internal("size a read", e))?;
-        let mut buffer = vec![0; total];
-        if let Some((current, file)) = &self.current
-            && let [Extent::Blob { blob, offset, .. }] = &extents[..]
-            && blob == current
-            && read_cached(file, *offset, &mut buffer)
-        {
+        let mut buffer = vec![0; buffer_len(extents.iter().map(Extent::len).sum())?];
+        if self.read_open(&extents, &mut buffer) {
             return Ok(buffer.into());
         }
-        let current = self.current.take();
         let gathered = move |inner: &Inner| {
-            let current = gather(inner, current, &extents, &mut buffer)?;
-            Ok((current, Bytes::from(buffer)))
+            gather(inner, &extents, &mut buffer)?;
+            Ok(Bytes::from(buffer))
         };
-        let (current, bytes) = self.store.blocking("read", gathered).await?;
-        self.current = current;
-        Ok(bytes)
+        self.store.blocking("read", gathered).await
     }
 }
 
-/// Fills the buffer from the page cache without waiting for the disk; `false` when not all of it was there.
-fn read_cached(file: &File, offset: u64, buffer: &mut [u8]) -> bool {
-    let mut done = 0;
-    while done < buffer.len() {
-        let slice = &mut [IoSliceMut::new(&mut buffer[done..])];
-        match rustix::io::preadv2(file, slice, offset + done as u64, ReadWriteFlags::NOWAIT) {
-            Ok(0) => return false,
-            Ok(read) => done += read,
-            Err(Errno::INTR) => {}
-            Err(_) => return false,
+impl LocalReader {
+    /// Fills the buffer if every blob is open and in memory; `false`, with the buffer in any state, otherwise.
+    fn read_open(&mut self, extents: &[Extent], mut buffer: &mut [u8]) -> bool {
+        for extent in extents {
+            let Some((target, rest)) = split(buffer, extent) else { return false };
+            match extent {
+                Extent::Inline(bytes) => target.copy_from_slice(bytes),
+                Extent::Blob { blob, size, offset, .. } => {
+                    let Some(file) = self.opened(*blob, *size) else { return false };
+                    if !file.read_cached(*offset, target) {
+                        return false;
+                    }
+                    self.current = Some((*blob, file));
+                }
+            }
+            buffer = rest;
         }
+        true
     }
-    true
+}
+
+fn split<'a>(buffer: &'a mut [u8], extent: &Extent) -> Option<(&'a mut [u8], &'a mut [u8])> {
+    buffer.split_at_mut_checked(usize::try_from(extent.len()).ok()?)
 }
 
 /// Reads all extents into the buffer, which is as long as they are together, opening blobs as they come.
-fn gather(
-    inner: &Inner,
-    mut current: Option<(BlobId, Arc<File>)>,
-    extents: &[Extent],
-    mut buffer: &mut [u8],
-) -> Result<Option<(BlobId, Arc<File>)>> {
+fn gather(inner: &Inner, extents: &[Extent], mut buffer: &mut [u8]) -> Result<()> {
     for extent in extents {
-        let len = usize::try_from(extent.len()).map_err(|e| Error::internal("size a read", e))?;
         let (target, rest) =
-            buffer.split_at_mut_checked(len).ok_or_else(|| Error::broken("extents outgrew their buffer"))?;
+            split(buffer, extent).ok_or_else(|| Error::broken("extents outgrew their buffer"))?;
         match extent {
             Extent::Inline(bytes) => target.copy_from_slice(bytes),
             Extent::Blob { blob, size, offset, .. } => {
-                let file = match current.take().filter(|(id, _)| id == blob) {
-                    Some((_, file)) => file,
-                    None => Arc::new(open(inner, *blob, *size)?),
+                let file = match inner.open_blobs.get(blob).filter(|file| file.len() == *size) {
+                    Some(file) => file,
+                    None => open(inner, *blob, *size)?,
                 };
-                file.read_exact_at(target, *offset).map_err(|error| match error.kind() {
-                    io::ErrorKind::UnexpectedEof => {
-                        lost(format!("blob {blob} was cut short while it was read"))
-                    }
-                    _ => failure("read blob", error),
-                })?;
-                current = Some((*blob, file));
+                file.read(*offset, target).map_err(|error| read_failure(*blob, error))?;
             }
         }
         buffer = rest;
     }
-    Ok(current)
+    Ok(())
 }

@@ -18,7 +18,7 @@ impl Entropy for Counting {
 }
 
 fn options(folder: &std::path::Path, durability: Durability) -> LocalOptions {
-    LocalOptions { folder: folder.to_owned(), durability, reserve_bytes: 0 }
+    LocalOptions { folder: folder.to_owned(), durability, reserve_bytes: 0, open_blobs_max: 16 }
 }
 
 #[tokio::test]

@@ -1,0 +1,296 @@
+//! Bytes that are a file: readable by anyone as memory, recognised by the socket writer and sent without being read.
+//!
+//! [`MappedFile::bytes`] hands out [`Bytes`] that lie in a read-only mapping of an immutable file. They pass through
+//! everything that moves `Bytes`, an HTTP library included, without a copy. [`locate`] tells from their address which
+//! file and offset they are, so that the one who writes them to a socket can call `sendfile`.
+//!
+//! *Soundness.* A mapping, once made, lives as long as any `Bytes` of it, because they own it. While it lives the kernel gives its
+//! addresses to nobody else, so a slice that lies in a registered range borrows from that mapping, and the descriptor
+//! in the registry is open for as long as the slice is borrowed.
+//!
+//! *A file that shrinks.* Reading mapped bytes beyond the end of a file is a fatal signal (SIGBUS). Files mapped here
+//! are blobs, which never change; who reads bytes in user space (TLS, HTTP/2) takes copies instead ([`MappedFile::read`]),
+//! so that even a blob damaged from outside costs an error, not the process. `sendfile` reports a short file as 0.
+
+use bytes::Bytes;
+use rustix::io::{Errno, ReadWriteFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+/// An immutable file, open, and mapped once somebody asks for its bytes in that form. Cheap to share; unmapped and
+/// closed when the last owner goes.
+pub struct MappedFile {
+    file: File,
+    /// The mapping's first byte. Mapping costs more than reading a small file, so it waits until it is wanted.
+    start: OnceLock<NonNull<u8>>,
+    len: usize,
+}
+
+// SAFETY: the mapping is read-only and belongs to this value alone; reading the same memory from several threads is
+// fine, and `File` is both already.
+unsafe impl Send for MappedFile {}
+// SAFETY: as above; no method changes anything through `&self`.
+unsafe impl Sync for MappedFile {}
+
+/// Travels with a request whose answer is written by somebody who calls [`locate`]: its body may be mapped bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Recognised;
+
+/// Where a slice lies: the borrow keeps the descriptor open.
+#[derive(Debug, Clone, Copy)]
+pub struct Located<'a> {
+    /// The file.
+    pub file: BorrowedFd<'a>,
+    /// The offset of the slice's first byte in it.
+    pub offset: u64,
+}
+
+/// Start address of each mapping to its end and descriptor.
+static REGISTRY: RwLock<BTreeMap<usize, (usize, RawFd)>> = RwLock::new(BTreeMap::new());
+/// Bounds of all mappings there ever were, so that most slices are told apart without the lock.
+static LOWEST: AtomicUsize = AtomicUsize::new(usize::MAX);
+static HIGHEST: AtomicUsize = AtomicUsize::new(0);
+
+impl MappedFile {
+    /// The first `len` bytes of a file, which has at least so many.
+    pub fn new(file: File, len: u64) -> io::Result<Arc<MappedFile>> {
+        let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        Ok(Arc::new(MappedFile { file, start: OnceLock::new(), len }))
+    }
+
+    /// The mapping's first byte; an empty file has none.
+    fn start(&self) -> io::Result<NonNull<u8>> {
+        if let Some(start) = self.start.get() {
+            return Ok(*start);
+        }
+        // SAFETY: a null hint lets the kernel choose addresses that nobody uses, so no memory of ours is replaced.
+        let mapped = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                self.len,
+                ProtFlags::READ,
+                MapFlags::SHARED,
+                &self.file,
+                0,
+            )?
+        };
+        let start = NonNull::new(mapped.cast::<u8>()).ok_or(Errno::NOMEM)?;
+        let address = start.as_ptr() as usize;
+        // Decided under the lock: of two threads that map at once, one keeps its mapping.
+        let mut registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
+        if let Err(ours) = self.start.set(start) {
+            drop(registry);
+            unmap(ours, self.len);
+        } else {
+            registry.insert(address, (address + self.len, self.file.as_raw_fd()));
+            LOWEST.fetch_min(address, Ordering::Relaxed);
+            HIGHEST.fetch_max(address + self.len, Ordering::Relaxed);
+        }
+        self.start.get().copied().ok_or_else(|| io::Error::from(Errno::NOMEM))
+    }
+
+    /// Bytes of the file.
+    pub fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// `len` bytes at `offset` without a copy; `UnexpectedEof` when they do not all exist.
+    pub fn bytes(self: &Arc<MappedFile>, offset: u64, len: u64) -> io::Result<Bytes> {
+        let (offset, len) = self.check(offset, len).ok_or(io::ErrorKind::UnexpectedEof)?;
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        Ok(Bytes::from_owner(Window { start: self.start()?, file: self.clone(), offset, len }))
+    }
+
+    fn check(&self, offset: u64, len: u64) -> Option<(usize, usize)> {
+        let (offset, len) = (usize::try_from(offset).ok()?, usize::try_from(len).ok()?);
+        (offset.checked_add(len)? <= self.len).then_some((offset, len))
+    }
+
+    /// Copies bytes at `offset` into the whole of `buffer`; `UnexpectedEof` when the file has become shorter.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    /// The same, but only if it needs no waiting for the disk; `false` when it does.
+    pub fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        let mut done = 0;
+        while done < buffer.len() {
+            let target = &mut [IoSliceMut::new(&mut buffer[done..])];
+            match rustix::io::preadv2(&self.file, target, offset + done as u64, ReadWriteFlags::NOWAIT) {
+                Ok(read) if read > 0 => done += read,
+                Err(Errno::INTR) => {}
+                Ok(_) | Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether the first and last byte of a range are in memory: a cheap guess whether sending it will wait for the
+    /// disk. Filesystems that cannot tell count as waiting.
+    pub fn looks_cached(&self, offset: u64, len: u64) -> bool {
+        let byte = |at: u64| self.read_cached(at, &mut [0]);
+        len == 0 || (byte(offset) && byte(offset + len - 1))
+    }
+
+    /// Brings a range into memory, waiting for the disk: for a thread that may block. `UnexpectedEof` when the file has
+    /// become shorter.
+    pub fn load(&self, offset: u64, len: u64) -> io::Result<()> {
+        const STEP_BYTES: u64 = 1 << 20;
+        let mut buffer = vec![0; STEP_BYTES.min(len) as usize];
+        let mut at = offset;
+        while at < offset + len {
+            let step = STEP_BYTES.min(offset + len - at) as usize;
+            self.read(at, &mut buffer[..step])?;
+            at += step as u64;
+        }
+        Ok(())
+    }
+
+    /// The present length of the file, which is another than [`MappedFile::len`] only when somebody damaged it.
+    pub fn file_len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+}
+
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        let Some(start) = self.start.get().copied() else { return };
+        // Out of the registry first: from here on the addresses may come to mean something else.
+        REGISTRY.write().unwrap_or_else(PoisonError::into_inner).remove(&(start.as_ptr() as usize));
+        unmap(start, self.len);
+    }
+}
+
+/// Gives a whole mapping back, of which no slice may be left: every `Bytes` of one owns an `Arc` of its file.
+fn unmap(start: NonNull<u8>, len: usize) {
+    // SAFETY: `start` and `len` are those of a mapping made in `MappedFile::start`, which is unmapped once: either by
+    // the thread that lost the race to publish it, or when the file is dropped.
+    let unmapped = unsafe { rustix::mm::munmap(start.as_ptr().cast::<c_void>(), len) };
+    // It can only fail for arguments that were never mapped; there is nobody to tell and nothing to be done.
+    debug_assert!(unmapped.is_ok());
+}
+
+impl std::fmt::Debug for MappedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MappedFile({} bytes)", self.len)
+    }
+}
+
+/// Part of a mapping, owning the whole.
+struct Window {
+    /// The mapping's first byte.
+    start: NonNull<u8>,
+    /// Keeps the mapping; never read.
+    #[expect(dead_code, reason = "owned for its Drop alone")]
+    file: Arc<MappedFile>,
+    offset: usize,
+    len: usize,
+}
+
+// SAFETY: the pointer leads to read-only memory that `file` keeps mapped, whichever thread looks.
+unsafe impl Send for Window {}
+// SAFETY: as above; nothing is changed through `&self`.
+unsafe impl Sync for Window {}
+
+impl AsRef<[u8]> for Window {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: `check` saw that the range lies in the mapping, which `self.file` keeps alive as long as the slice is
+        // borrowed. The memory is initialised by the kernel and nobody writes to the file: blobs are immutable.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(self.offset), self.len) }
+    }
+}
+
+/// The file and offset of a slice that lies in a mapping; `None` for any other memory.
+pub fn locate(slice: &[u8]) -> Option<Located<'_>> {
+    let address = slice.as_ptr() as usize;
+    if address < LOWEST.load(Ordering::Relaxed) || address >= HIGHEST.load(Ordering::Relaxed) {
+        return None;
+    }
+    let registry = REGISTRY.read().unwrap_or_else(PoisonError::into_inner);
+    let (start, (end, descriptor)) = registry.range(..=address).next_back()?;
+    if slice.is_empty() || address + slice.len() > *end {
+        return None;
+    }
+    // SAFETY: the slice lies in a registered mapping, so it borrows from a `Bytes` that owns that mapping and with it
+    // the open file; the descriptor cannot be closed before the borrow ends.
+    let file = unsafe { BorrowedFd::borrow_raw(*descriptor) };
+    Some(Located { file, offset: (address - start) as u64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn mapped(content: &[u8]) -> Arc<MappedFile> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        MappedFile::new(file, content.len() as u64).unwrap()
+    }
+
+    #[test]
+    fn bytes_are_the_files_and_are_recognised_wherever_they_go() {
+        let content: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
+        let file = mapped(&content);
+        let bytes = file.bytes(10, 50_000).unwrap();
+        assert_eq!(bytes, content[10..50_010]);
+        let part = bytes.slice(100..200);
+        assert_eq!(locate(&part).unwrap().offset, 110);
+        drop((file, bytes));
+        assert_eq!(part, content[110..210]);
+        assert_eq!(locate(&part).unwrap().offset, 110);
+        assert!(locate(&content).is_none() && locate(&part[..0]).is_none());
+    }
+
+    #[test]
+    fn nothing_beyond_the_end() {
+        let file = mapped(b"0123456789");
+        assert!(file.bytes(5, 6).is_err() && file.bytes(u64::MAX, 1).is_err());
+        assert_eq!(file.bytes(10, 0).unwrap(), "");
+        let mut buffer = [0; 4];
+        assert_eq!(file.read(8, &mut buffer).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        file.read(6, &mut buffer).unwrap();
+        assert_eq!(&buffer, b"6789");
+        file.load(0, 10).unwrap();
+        assert_eq!(mapped(b"").bytes(0, 0).unwrap(), "");
+    }
+
+    #[test]
+    fn threads_that_map_at_once_share_one_mapping() {
+        let file = mapped(&[7; 9000]);
+        let starts: Vec<usize> = std::thread::scope(|scope| {
+            let map = || file.bytes(0, 9000).unwrap().as_ptr() as usize;
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(map)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(starts.iter().all(|start| *start == starts[0]));
+    }
+
+    #[test]
+    fn gone_mappings_are_forgotten() {
+        let before = REGISTRY.read().unwrap().len();
+        for _ in 0..100 {
+            let file = mapped(&[1; 5000]);
+            let bytes = file.bytes(0, 5000).unwrap();
+            drop(file);
+            assert!(locate(&bytes).is_some());
+        }
+        // Other tests map files at the same time, a few at most.
+        assert!(REGISTRY.read().unwrap().len() <= before + 3);
+    }
+}
