@@ -12,6 +12,8 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::targets::Targets;
 
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -275,13 +277,18 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if !url.is_empty() && !absolute {
         wrong.push(format!("setting server.public_url: found {url:?}, expected http://... or https://..."));
     }
-    if let Err(error) = config.telemetry.log.parse::<tracing_subscriber::filter::targets::Targets>() {
+    let log = &config.telemetry.log;
+    if log.parse::<Targets>().is_err() || !log.split(',').all(names_a_level) {
         wrong.push(format!(
-            "setting telemetry.log: found {:?}, expected a level such as \"info\": {error}",
-            config.telemetry.log
+            "setting telemetry.log: found {log:?}, expected a level such as \"info\", or \"info,carrack_http=debug\""
         ));
     }
     if wrong.is_empty() { Ok(()) } else { Err(ConfigError(wrong)) }
+}
+
+/// A word alone would be taken for a room by the filter, which then lets nothing else through.
+fn names_a_level(directive: &str) -> bool {
+    directive.contains('=') || directive.trim().parse::<LevelFilter>().is_ok()
 }
 
 #[cfg(test)]
