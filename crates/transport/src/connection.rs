@@ -1,5 +1,6 @@
 //! A connection's socket: counts what passes, and closes so that the last answer arrives.
 
+use crate::hello::Hello;
 use crate::metrics::{CONNECTIONS, RECEIVED_BYTES, SENT_BYTES};
 use crate::send;
 use metrics::{Counter, Gauge};
@@ -23,6 +24,7 @@ pub(crate) struct Connection {
     received: Counter,
     sent: Counter,
     open: Gauge,
+    hello: Option<Hello>,
     closing: Option<Closing>,
 }
 
@@ -33,11 +35,13 @@ struct Closing {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream) -> Connection {
+    /// The client has `hello_timeout` to show whether it speaks HTTP/1 or HTTP/2.
+    pub(crate) fn new(stream: TcpStream, hello_timeout: Duration) -> Connection {
         let open = metrics::gauge!(CONNECTIONS);
         open.increment(1);
         let (received, sent) = (metrics::counter!(RECEIVED_BYTES), metrics::counter!(SENT_BYTES));
-        Connection { stream, received, sent, open, closing: None }
+        let hello = Some(Hello::within(hello_timeout));
+        Connection { stream, received, sent, open, hello, closing: None }
     }
 
     fn poll_send(&self, context: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -73,17 +77,21 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.received.increment((buffer.filled().len() - before) as u64);
+        let came = &buffer.filled()[before..];
+        self.received.increment(came.len() as u64);
+        if let Some(hello) = &mut self.hello {
+            if hello.is_clear_after(came) {
+                self.hello = None;
+            } else if result.is_pending() && hello.poll_late(context).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
         result
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = self.poll_send(context, &[io::IoSlice::new(bytes)]);
         self.count_sent(result)
     }

@@ -3,6 +3,7 @@
 //! *Ownership.* Every connection is a task of a tracker that [`serve`] awaits before it returns.
 
 mod connection;
+mod hello;
 pub mod metrics;
 mod send;
 
@@ -153,14 +154,10 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let first_byte = tokio::select! {
-        ready = tokio::time::timeout(protocol.header_timeout, stream.readable()) => ready,
-        () = protocol.stop.cancelled() => return,
-    };
-    if !matches!(first_byte, Ok(Ok(()))) || stream.set_nodelay(true).is_err() {
+    if stream.set_nodelay(true).is_err() {
         return;
     }
-    let connection = Connection::new(stream);
+    let connection = Connection::new(stream, protocol.header_timeout);
     let builder = builder(&protocol);
     let service = TowerToHyperService::new(service.map_request(promise));
     let serving = builder.serve_connection(TokioIo::new(connection), service);

@@ -1,0 +1,61 @@
+//! The first bytes of a connection, which say whether HTTP/1 or HTTP/2 is spoken. hyper waits for them without a bound:
+//! without a deadline here, a client that says nothing would hold a connection for ever.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Sleep;
+
+/// What an HTTP/2 client says first (RFC 9113 §3.4). Anything else is HTTP/1, which has a timeout of its own.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A client that has not said yet which HTTP it speaks.
+pub(crate) struct Hello {
+    deadline: Pin<Box<Sleep>>,
+    /// Bytes of the preface that have come.
+    heard: usize,
+}
+
+impl Hello {
+    pub(crate) fn within(time: Duration) -> Hello {
+        Hello { deadline: Box::pin(tokio::time::sleep(time)), heard: 0 }
+    }
+
+    /// Ready when the client has had its time.
+    pub(crate) fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.deadline.as_mut().poll(context)
+    }
+
+    /// Hears what came; whether it is clear now what is spoken.
+    pub(crate) fn is_clear_after(&mut self, bytes: &[u8]) -> bool {
+        let expected = &PREFACE[self.heard..];
+        let len = bytes.len().min(expected.len());
+        self.heard += len;
+        bytes[..len] != expected[..len] || self.heard == PREFACE.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn clear_as_soon_as_it_is() {
+        let cases: [(&[&str], bool); 8] = [
+            (&[""], false),
+            (&["P"], false),
+            (&["G"], true),
+            (&["P", "U"], true),
+            (&["PRI * HT", "TP/2.0\r\n\r\nSM\r\n"], false),
+            (&["PRI * HT", "TP/2.0\r\n\r\nSM\r\n", "\r\n"], true),
+            (&["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nand more"], true),
+            (&["PRI * HTTP/1.1"], true),
+        ];
+        for (pieces, clear) in cases {
+            let mut hello = Hello::within(Duration::from_secs(1));
+            let heard: Vec<bool> =
+                pieces.iter().map(|piece| hello.is_clear_after(piece.as_bytes())).collect();
+            assert_eq!(heard.last(), Some(&clear), "{pieces:?}");
+        }
+    }
+}
