@@ -8,9 +8,30 @@ use carrack_service::download::Transfer;
 use futures_util::StreamExt;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+
+/// Whether a request's body was read to its end. What was not read stands in the way of the next request of an HTTP/1
+/// connection, so the answer has to say that there will be none.
+#[derive(Clone)]
+pub(crate) struct ReadToEnd(Arc<AtomicBool>);
+
+impl ReadToEnd {
+    /// For a body that nobody has touched yet; an absent one is read to its end.
+    pub(crate) fn of(body: &AxumBody) -> ReadToEnd {
+        ReadToEnd(Arc::new(AtomicBool::new(body.is_end_stream())))
+    }
+
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
 
 /// A request's body. Not polled before a handler wants it, so that `Expect: 100-continue` is answered with an early
 /// refusal instead of "100 Continue".
@@ -18,27 +39,31 @@ pub(crate) struct RequestBody {
     /// Never locked: the mutex only lets a reference to the call cross threads.
     inner: Mutex<AxumBody>,
     idle_timeout: Duration,
+    read_to_end: ReadToEnd,
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: AxumBody, idle_timeout: Duration) -> RequestBody {
-        RequestBody { inner: Mutex::new(inner), idle_timeout }
+    pub(crate) fn new(inner: AxumBody, idle_timeout: Duration, read_to_end: ReadToEnd) -> RequestBody {
+        RequestBody { inner: Mutex::new(inner), idle_timeout, read_to_end }
     }
 
     /// The bytes that arrive, counted. A body that stops half-way or stands still is an error, never an end.
     pub(crate) fn into_stream(self) -> carrack_service::Body {
-        let idle_timeout = self.idle_timeout;
-        let inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let state = Some(inner.into_data_stream());
+        let RequestBody { inner, idle_timeout, read_to_end } = self;
+        let inner = inner.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let state = Some((inner.into_data_stream(), read_to_end));
         Box::pin(futures_util::stream::unfold(state, move |state| async move {
-            let mut stream = state?;
+            let (mut stream, read_to_end) = state?;
             match tokio::time::timeout(idle_timeout, stream.next()).await {
                 Ok(Some(Ok(bytes))) => {
                     ::metrics::counter!(metrics::REQUEST_BYTES).increment(bytes.len() as u64);
-                    Some((Ok(bytes), Some(stream)))
+                    Some((Ok(bytes), Some((stream, read_to_end))))
                 }
                 Ok(Some(Err(error))) => Some((Err(incomplete(error)), None)),
-                Ok(None) => None,
+                Ok(None) => {
+                    read_to_end.set();
+                    None
+                }
                 Err(_) => Some((Err(stalled(idle_timeout)), None)),
             }
         }))
@@ -47,7 +72,7 @@ impl RequestBody {
     /// All of it, at most `limit` bytes.
     pub(crate) async fn collect(&mut self, limit: usize) -> Result<Bytes> {
         let inner = std::mem::take(self.inner.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let mut stream = RequestBody::new(inner, self.idle_timeout).into_stream();
+        let mut stream = RequestBody::new(inner, self.idle_timeout, self.read_to_end.clone()).into_stream();
         let mut all = BytesMut::new();
         while let Some(bytes) = stream.next().await {
             let bytes = bytes?;

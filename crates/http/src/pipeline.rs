@@ -1,14 +1,14 @@
 //! The steps that every request goes through, in one place.
 
-use crate::body::{Record, RequestBody};
+use crate::body::{ReadToEnd, Record, RequestBody};
 use crate::call::Call;
 use crate::problem;
 use crate::render::Response;
 use crate::routes::Route;
 use crate::{App, metrics};
 use axum::extract::Request;
-use axum::http::header::{AUTHORIZATION, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::header::{AUTHORIZATION, CONNECTION, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
 use carrack_domain::{Action, Code, Error, Result, Role, TraceId};
@@ -23,35 +23,41 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
     let method = method_label(request.method());
     ::metrics::gauge!(metrics::ACTIVE, "route" => route.path).increment(1);
     let span = tracing::info_span!("request", trace_id = %trace, method, route = route.path);
-    let result = handle(app, route, request).instrument(span.clone()).await;
+    let keep_alive = KeepAlive::of(&request);
+    let result = handle(app, route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await;
     let failure = result.as_ref().err().map(|error| (error.code(), error.chain()));
     let mut response = result.unwrap_or_else(|error| problem::render(&error, trace));
     let status = response.status();
     span.in_scope(|| log(method, status, failure, started));
-    finish(&mut response, trace);
+    finish(&mut response, trace, &keep_alive);
     ::metrics::histogram!(metrics::FIRST_BYTE, "route" => route.path).record(started.elapsed().as_secs_f64());
     response.body_mut().record(Record { started, method, route: route.path, status: status.as_u16() });
     response
 }
 
 /// Answers a request that no route has.
-pub(crate) fn not_found(app: &App) -> Response {
+pub(crate) fn not_found(app: &App, request: &Request) -> Response {
     let trace = TraceId::generate(&*app.entropy);
     let error = Error::new(Code::RouteNotFound, "Nothing is at this path. /docs says what there is.");
     let mut response = problem::render(&error, trace);
-    finish(&mut response, trace);
+    finish(&mut response, trace, &KeepAlive::of(request));
     response
 }
 
 /// Answers a method that the resource at this path does not have.
-pub(crate) fn method_not_allowed(app: &App, allowed: &str) -> Response {
+pub(crate) fn method_not_allowed(app: &App, allowed: &str, request: &Request) -> Response {
     let trace = TraceId::generate(&*app.entropy);
     let mut response = problem::method_not_allowed(allowed, trace);
-    finish(&mut response, trace);
+    finish(&mut response, trace, &KeepAlive::of(request));
     response
 }
 
-async fn handle(app: Arc<App>, route: &'static Route, request: Request) -> Result<Response> {
+async fn handle(
+    app: Arc<App>,
+    route: &'static Route,
+    request: Request,
+    read_to_end: ReadToEnd,
+) -> Result<Response> {
     if !route.while_draining() {
         app.service.health.refuse_while_draining()?;
     }
@@ -63,7 +69,7 @@ async fn handle(app: Arc<App>, route: &'static Route, request: Request) -> Resul
             "Credentials are needed: send 'Authorization: Bearer TOKEN'.",
         ));
     }
-    let body = RequestBody::new(body, app.idle_timeout);
+    let body = RequestBody::new(body, app.idle_timeout, read_to_end);
     let call = Call::new(app, principal, parts, body).await?;
     (route.handler)(call).await
 }
@@ -82,8 +88,29 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
     }
 }
 
-fn finish(response: &mut Response, trace: TraceId) {
+/// Whether the connection can take another request after this one.
+struct KeepAlive {
+    version: Version,
+    read_to_end: ReadToEnd,
+}
+
+impl KeepAlive {
+    fn of(request: &Request) -> KeepAlive {
+        KeepAlive { version: request.version(), read_to_end: ReadToEnd::of(request.body()) }
+    }
+
+    /// Not with the rest of a body in the way; streams of HTTP/2 do not have this trouble.
+    fn ends(&self) -> bool {
+        self.version < Version::HTTP_2 && !self.read_to_end.get()
+    }
+}
+
+fn finish(response: &mut Response, trace: TraceId, keep_alive: &KeepAlive) {
     let headers = response.headers_mut();
+    if keep_alive.ends() {
+        // Else a client would send its next request into a connection that is being closed (RFC 9112 §9.6).
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Ok(value) = HeaderValue::try_from(trace.to_string()) {
         headers.insert(HeaderName::from_static(REQUEST_ID), value);
     }

@@ -103,10 +103,12 @@ pub fn router(app: Arc<App>) -> Router {
         }
     }
     router
-        .fallback(|State(app): State<Arc<App>>| async move { wrap(pipeline::not_found(&app)) })
+        .fallback(|State(app): State<Arc<App>>, request: Request| async move {
+            wrap(pipeline::not_found(&app, &request))
+        })
         .method_not_allowed_fallback(|State(app): State<Arc<App>>, request: Request| async move {
             let allowed = allowed(&request);
-            wrap(pipeline::method_not_allowed(&app, &allowed))
+            wrap(pipeline::method_not_allowed(&app, &allowed, &request))
         })
         .with_state(app)
 }
