@@ -146,6 +146,13 @@ impl Call {
 }
 
 fn parse_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    // A struct could be read from an array too, by the order of its fields: that is no promise of ours.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Error::new(
+            Code::InvalidRequest,
+            "The body is a JSON array where an object is expected.",
+        ));
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         Error::new(Code::InvalidRequest, format!("The body is not the JSON that is expected here: {error}."))
     })
@@ -257,6 +264,15 @@ mod tests {
             [("crc32", "deadbee"), ("crc32", "deadbeeg"), ("crc32", "+eadbeef"), ("crc64", ""), ("md5", "é")]
         {
             assert_eq!(of(name, value).unwrap_err().code(), Code::InvalidDigest, "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_objects_of_known_members() {
+        let of = |text: &str| parse_json::<carrack_api::PutBucket>(text.as_bytes());
+        assert_eq!(of(" {\"quota_bytes\": 7}").unwrap().quota_bytes, Some(7));
+        for bad in ["[]", " [7]", "{\"quota\": 7}", "7", "null", ""] {
+            assert_eq!(of(bad).unwrap_err().code(), Code::InvalidRequest, "{bad}");
         }
     }
 
