@@ -15,7 +15,7 @@ use utoipa::{Modify, OpenApi};
         crate::uploads::put_part, crate::uploads::complete,
         crate::zip::get, crate::zip::head,
     ),
-    modifiers(&Bearer),
+    modifiers(&Bearer, &OperationIds),
 )]
 struct Api;
 
@@ -28,7 +28,43 @@ impl Modify for Bearer {
     }
 }
 
+/// Handlers are called `list`, `get`, `put` in every room; operation ids have to be unique (OpenAPI §4.8.10).
+struct OperationIds;
+
+impl Modify for OperationIds {
+    fn modify(&self, document: &mut Document) {
+        for item in document.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.head, &mut item.put, &mut item.post, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                let tag = operation.tags.iter().flatten().next();
+                if let (Some(tag), Some(id)) = (tag, &operation.operation_id) {
+                    operation.operation_id = Some(format!("{tag}_{id}"));
+                }
+            }
+        }
+    }
+}
+
 /// The document.
 pub fn document() -> Document {
     Api::openapi()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn operation_ids_are_unique() {
+        let document = serde_json::to_value(document()).unwrap();
+        let mut seen = BTreeSet::new();
+        for item in document["paths"].as_object().unwrap().values() {
+            for operation in item.as_object().unwrap().values() {
+                let id = operation["operationId"].as_str().unwrap().to_owned();
+                assert!(seen.insert(id.clone()), "{id} twice");
+            }
+        }
+        assert!(seen.contains("files_put") && seen.contains("uploads_put_part"), "{seen:?}");
+    }
 }
