@@ -51,7 +51,7 @@ impl Setup {
         let log = folder.path().join("log");
         let mut words = self.wrapper;
         words.push(env!("CARGO_BIN_EXE_carrack").to_owned());
-        let mut child = Command::new(&words[0])
+        let mut child = without_variables(&words[0])
             .args(&words[1..])
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(&data)
@@ -69,6 +69,17 @@ impl Setup {
         };
         Server { child, base, data, log, folder, client: Client::builder().no_proxy().build().unwrap() }
     }
+}
+
+/// A command that inherits none of our variables: what whoever runs the tests has set is not the test's.
+pub(crate) fn without_variables(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARRACK_") {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// The first line of standard output, once it is there.
@@ -194,7 +205,7 @@ impl Drop for Server {
 
 /// Runs the client commands of the binary against a server.
 pub(crate) fn carrack(server: &Server, args: &[&str]) -> std::process::Output {
-    Command::new(env!("CARGO_BIN_EXE_carrack"))
+    without_variables(env!("CARGO_BIN_EXE_carrack"))
         .args(args)
         .current_dir(server.folder())
         .env("CARRACK_URL", &server.base)
