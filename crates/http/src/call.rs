@@ -4,7 +4,8 @@ use crate::App;
 use crate::body::RequestBody;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Method, Uri};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use carrack_domain::access::{FileRef, PrefixRef};
@@ -28,7 +29,7 @@ pub(crate) struct Call {
     pub(crate) body: RequestBody,
     /// In which form this connection can send the bytes of blobs.
     pub(crate) form: Form,
-    uri_path: String,
+    uri: Uri,
     path: BTreeMap<String, String>,
     query: Vec<(String, String)>,
 }
@@ -51,10 +52,9 @@ impl Call {
         let query = parse_query(parts.uri.query().unwrap_or(""))?;
         let recognised = parts.extensions.get::<carrack_mapped::Recognised>().is_some();
         let form = if recognised { Form::Mapped } else { Form::Copied };
-        let uri_path = parts.uri.path().to_owned();
         Ok(Call {
             app,
-            uri_path,
+            uri: parts.uri,
             principal,
             method: parts.method,
             headers: parts.headers,
@@ -105,7 +105,7 @@ impl Call {
 
     /// What follows `/docs/`; `None` without that slash.
     pub(crate) fn docs_path(&self) -> Option<String> {
-        self.uri_path.strip_prefix("/docs/").map(str::to_owned)
+        self.uri.path().strip_prefix("/docs/").map(str::to_owned)
     }
 
     /// The first value of a query parameter.
@@ -137,7 +137,9 @@ impl Call {
 
     /// How clients reach this server.
     pub(crate) fn base_url(&self) -> String {
-        match (&self.app.public_url, self.header("host")) {
+        // In HTTP/2, and in absolute targets, the host stands in the target (RFC 9112 §3.2.2).
+        let host = self.uri.authority().map(Authority::as_str).or_else(|| self.header("host"));
+        match (&self.app.public_url, host) {
             (Some(url), _) => url.clone(),
             (None, Some(host)) => format!("http://{host}"),
             (None, None) => String::new(),
