@@ -20,7 +20,7 @@ use std::ffi::c_void;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -161,9 +161,9 @@ impl MappedFile {
         Ok(())
     }
 
-    /// The present length of the file, which is another than [`MappedFile::len`] only when somebody damaged it.
-    pub fn file_len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+    /// Whether the file still has a name and its length: `false` when it was deleted, or damaged from outside.
+    pub fn is_intact(&self) -> bool {
+        self.file.metadata().is_ok_and(|facts| facts.nlink() > 0 && facts.len() == self.len())
     }
 }
 

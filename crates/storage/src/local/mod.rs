@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How a [`LocalStore`] is opened.
@@ -67,6 +68,8 @@ struct Inner {
     reserve_bytes: u64,
     staging: File,
     open_blobs: read::OpenBlobs,
+    /// Bytes that are being allocated at this moment.
+    pledged: AtomicU64,
     /// Stages whose fsync failed: the kernel may have dropped dirty pages, so nothing more may be promised of them
     /// (PostgreSQL's lesson of 2018). Bounded by the number of open uploads.
     poisoned: Mutex<HashSet<UploadId>>,
@@ -84,19 +87,17 @@ impl LocalStore {
         for folder in [&staging, &blobs] {
             std::fs::create_dir_all(folder).map_err(failed(folder))?;
         }
-        let mut made = false;
         for shard in 0..=u8::MAX {
             let folder = blobs.join(hex(&[shard]));
             match std::fs::create_dir(&folder) {
-                Ok(()) => made = true,
+                Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(failed(&folder)(error)),
             }
         }
-        if made {
-            for folder in [&blobs, &options.folder] {
-                File::open(folder).and_then(|dir| dir.sync_all()).map_err(failed(folder))?;
-            }
+        // Every time: a start that was killed here may have made the folders and not waited for the disk.
+        for folder in [&blobs, &options.folder] {
+            File::open(folder).and_then(|dir| dir.sync_all()).map_err(failed(folder))?;
         }
         let staging_dir = File::open(&staging).map_err(failed(&staging))?;
         let probe = staging.join("probe");
@@ -107,6 +108,7 @@ impl LocalStore {
             reserve_bytes: options.reserve_bytes,
             staging: staging_dir,
             open_blobs: read::OpenBlobs::new(options.open_blobs_max),
+            pledged: AtomicU64::new(0),
             poisoned: Mutex::new(HashSet::new()),
         })))
     }
@@ -123,6 +125,18 @@ impl LocalStore {
             Ok(result) => result,
             Err(error) => Err(Error::internal("storage task", error)),
         }
+    }
+}
+
+/// See [`Inner::pledge`].
+struct Pledge<'a> {
+    pledged: &'a AtomicU64,
+    bytes: u64,
+}
+
+impl Drop for Pledge<'_> {
+    fn drop(&mut self) {
+        self.pledged.fetch_sub(self.bytes, Ordering::SeqCst);
     }
 }
 
@@ -145,9 +159,12 @@ impl Inner {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize).saturating_sub(self.reserve_bytes))
     }
 
-    /// `storage_full` unless `bytes` more fit.
-    fn check_space(&self, bytes: u64) -> Result<()> {
-        if self.available()? < bytes { Err(full("reserve", Errno::NOSPC.into())) } else { Ok(()) }
+    /// Room for `bytes` that are about to be allocated; `storage_full` unless they fit. Held until they are: many who
+    /// come at once would otherwise all find the same space free, and eat up the reserve together.
+    fn pledge(&self, bytes: u64) -> Result<Pledge<'_>> {
+        let pledge = Pledge { pledged: &self.pledged, bytes };
+        let all = self.pledged.fetch_add(bytes, Ordering::SeqCst).saturating_add(bytes);
+        if self.available()? < all { Err(full("reserve", Errno::NOSPC.into())) } else { Ok(pledge) }
     }
 
     fn check_poison(&self, stage: UploadId) -> Result<()> {
@@ -164,7 +181,7 @@ impl Inner {
     }
 
     fn create_stage(&self, stage: UploadId, size: Option<u64>, kind: StageKind) -> Result<()> {
-        self.check_space(size.unwrap_or(0))?;
+        let _pledge = self.pledge(size.unwrap_or(0))?;
         let path = self.stage_path(stage);
         let file = File::options()
             .write(true)

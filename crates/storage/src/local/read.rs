@@ -67,6 +67,7 @@ pub(super) fn open(inner: &Inner, blob: BlobId, size: u64) -> Result<Arc<MappedF
     let file = match File::open(inner.blob_path(blob)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            inner.open_blobs.remove(&blob);
             return Err(lost(format!("blob {blob} is gone")));
         }
         Err(error) => return Err(failure("open blob", error)),
@@ -100,7 +101,8 @@ fn read_failure(blob: BlobId, error: io::Error) -> Error {
 #[async_trait]
 impl Reader for LocalReader {
     async fn open(&mut self, blob: BlobId, size: u64) -> Result<()> {
-        let file = match self.opened(blob, size) {
+        // What is in the cache was whole when it was opened; the answer begins on the strength of now.
+        let file = match self.opened(blob, size).filter(|file| file.is_intact()) {
             Some(file) => file,
             None => self.store.blocking("open", move |inner| open(inner, blob, size)).await?,
         };

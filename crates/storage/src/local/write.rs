@@ -96,9 +96,8 @@ impl Sink {
         let total: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
         // Reserved space is the file's own already; what grows past the end has to leave the reserve alone.
         let allocated = self.file.metadata().map_err(|e| failure("stat stage", e))?.len();
-        if self.offset + total > allocated {
-            self.inner.check_space(total)?;
-        }
+        let grows = self.offset + total > allocated;
+        let _pledge = if grows { Some(self.inner.pledge(total)?) } else { None };
         for bytes in batch {
             (self.observer)(bytes);
             self.file.write_all_at(bytes, self.offset).map_err(|e| failure("write extent", e))?;
