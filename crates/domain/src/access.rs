@@ -85,7 +85,7 @@ pub trait Permission: sealed::Sealed + Send + Sync + 'static {
 }
 
 /// A bucket and a key in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileRef {
     /// The bucket.
     pub bucket: BucketName,

@@ -1,6 +1,7 @@
 //! Bodies: what arrives, with a bound on waiting for it, and what leaves, counted to the last byte.
 
 use crate::metrics;
+use crate::routes::Route;
 use axum::body::Body as AxumBody;
 use bytes::{Bytes, BytesMut};
 use carrack_domain::{Code, Error, Result};
@@ -119,7 +120,7 @@ type Step = (Box<Transfer>, Result<Option<Bytes>>);
 pub(crate) struct Record {
     pub(crate) started: Instant,
     pub(crate) method: &'static str,
-    pub(crate) route: &'static str,
+    pub(crate) route: &'static Route,
     pub(crate) status: u16,
 }
 
@@ -214,8 +215,9 @@ impl Drop for ResponseBody {
     fn drop(&mut self) {
         let Some(record) = self.record.take() else { return };
         let Record { started, method, route, status } = record;
-        ::metrics::counter!(metrics::RESPONSE_BYTES).increment(self.sent);
-        ::metrics::gauge!(metrics::ACTIVE, "route" => route).decrement(1);
+        route.meters().response_bytes.increment(self.sent);
+        route.meters().active.decrement(1);
+        let route = route.path;
         let seconds = started.elapsed().as_secs_f64();
         ::metrics::histogram!(metrics::REQUEST_DURATION, "method" => method, "route" => route, "status" => status_label(status))
             .record(seconds);

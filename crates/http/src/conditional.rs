@@ -17,9 +17,19 @@ pub(crate) enum Verdict {
     Failed,
 }
 
+/// How far the date of the last change can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dating {
+    /// Whatever changes, changes the date.
+    Sound,
+    /// It is the newest member's: an older one may be gone or renamed and the date the same. What is the same date then
+    /// proves nothing, what is a later one still does.
+    NewestMember,
+}
+
 /// Evaluates in the order of RFC 9110 §13.2.2: If-Match or else If-Unmodified-Since, then If-None-Match or else
 /// If-Modified-Since.
-pub(crate) fn evaluate(headers: &HeaderMap, etag: &ETag, modified: Timestamp) -> Verdict {
+pub(crate) fn evaluate(headers: &HeaderMap, etag: &ETag, modified: Timestamp, dating: Dating) -> Verdict {
     if let Some(tags) = Tags::of(headers, IF_MATCH) {
         if !tags.match_strongly(etag) {
             return Verdict::Failed;
@@ -34,6 +44,7 @@ pub(crate) fn evaluate(headers: &HeaderMap, etag: &ETag, modified: Timestamp) ->
             return Verdict::NotModified;
         }
     } else if let Some(since) = date(headers, IF_MODIFIED_SINCE)
+        && dating == Dating::Sound
         && modified.as_secs() <= since
     {
         return Verdict::NotModified;
@@ -43,14 +54,14 @@ pub(crate) fn evaluate(headers: &HeaderMap, etag: &ETag, modified: Timestamp) ->
 
 /// Whether `Range` may be honoured (RFC 9110 §13.1.5): without `If-Range`, or with the very tag or date we would send.
 /// A weak tag never matches.
-pub(crate) fn range_applies(headers: &HeaderMap, etag: &ETag, modified: Timestamp) -> bool {
+pub(crate) fn range_applies(headers: &HeaderMap, etag: &ETag, modified: Timestamp, dating: Dating) -> bool {
     let Some(value) = headers.get(IF_RANGE) else { return true };
     let Ok(text) = value.to_str() else { return false };
     let text = text.trim();
     if text.starts_with('"') || text.starts_with("W/") {
         return text == etag.as_str();
     }
-    parse_date(text) == Some(modified.as_secs())
+    dating == Dating::Sound && parse_date(text) == Some(modified.as_secs())
 }
 
 /// The precondition of a PUT or DELETE: `If-Match` or `If-None-Match`, not both.
@@ -189,7 +200,7 @@ mod tests {
             (&[("if-match", "\"b\""), ("if-none-match", "\"a\"")], Failed),
         ];
         for (pairs, expected) in cases {
-            assert_eq!(evaluate(&headers(pairs), &etag, modified), *expected, "{pairs:?}");
+            assert_eq!(evaluate(&headers(pairs), &etag, modified, Dating::Sound), *expected, "{pairs:?}");
         }
     }
 
@@ -206,8 +217,23 @@ mod tests {
             (EARLIER, false),
             ("x", false),
         ] {
-            assert_eq!(range_applies(&headers(&[("if-range", value)]), &etag, modified), expected, "{value}");
+            let headers = headers(&[("if-range", value)]);
+            assert_eq!(range_applies(&headers, &etag, modified, Dating::Sound), expected, "{value}");
         }
-        assert!(range_applies(&headers(&[]), &etag, modified));
+        assert!(range_applies(&headers(&[]), &etag, modified, Dating::Sound));
+    }
+
+    /// An archive that lost an older member has its old date.
+    #[test]
+    fn the_newest_members_date_proves_no_sameness() {
+        let etag = ETag::new("a").unwrap();
+        let modified = Timestamp::from_millis(1_700_000_000_999);
+        let verdict = |pairs| evaluate(&headers(pairs), &etag, modified, Dating::NewestMember);
+        assert_eq!(verdict(&[("if-modified-since", DATE)]), Verdict::Proceed);
+        assert_eq!(verdict(&[("if-none-match", "\"a\"")]), Verdict::NotModified);
+        assert_eq!(verdict(&[("if-unmodified-since", EARLIER)]), Verdict::Failed);
+        let applies =
+            |value| range_applies(&headers(&[("if-range", value)]), &etag, modified, Dating::NewestMember);
+        assert!(applies("\"a\"") && !applies(DATE));
     }
 }

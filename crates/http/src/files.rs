@@ -95,7 +95,7 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
         return chunks(&call, &grant).await;
     }
     let digest = if digests::wants_sha256(&call.headers) {
-        call.app.service.files.with_sha256(&grant).await?.blob.digest.sha256
+        Some(call.app.service.files.sha256(&grant).await?)
     } else {
         None
     };

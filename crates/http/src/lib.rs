@@ -21,9 +21,10 @@ mod system;
 mod uploads;
 mod zip;
 
-use carrack_domain::{Clock, Entropy};
+use carrack_domain::{Entropy, TraceId};
 use carrack_service::Service;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use openapi::document as openapi_document;
@@ -33,14 +34,37 @@ pub use routes::router;
 pub struct App {
     /// The product.
     pub service: Arc<Service>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// Randomness for trace ids.
-    pub entropy: Arc<dyn Entropy>,
+    /// Names for requests.
+    pub traces: Traces,
     /// How clients reach this server, without a `/` at the end; from the `Host` header when absent.
     pub public_url: Option<String>,
     /// A request body that brings no byte for so long is given up.
     pub idle_timeout: Duration,
     /// Renders the metrics in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+}
+
+/// Trace ids: a random half for the process and a count, so that no two requests of any two runs share one. They name,
+/// they do not protect: nothing is reached by knowing one.
+pub struct Traces {
+    process: [u8; 8],
+    count: AtomicU64,
+}
+
+impl Traces {
+    /// Ids of this run.
+    pub fn new(entropy: &dyn Entropy) -> Traces {
+        let mut process = [0; 8];
+        entropy.fill(&mut process);
+        Traces { process, count: AtomicU64::new(0) }
+    }
+
+    fn next(&self) -> TraceId {
+        // An odd factor visits every value once; it spreads the count over all digits.
+        let count = self.count.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.process);
+        bytes[8..].copy_from_slice(&count.to_be_bytes());
+        TraceId::from_bytes(bytes)
+    }
 }

@@ -1,6 +1,6 @@
 //! Names and units of what this room measures. `route` is the template, never the path.
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{Counter, Gauge, Histogram, Unit, describe_counter, describe_gauge, describe_histogram};
 
 /// Seconds from the request's head to the answer's last byte, by `method`, `route`, `status`.
 pub const REQUEST_DURATION: &str = "carrack_http_server_request_duration_seconds";
@@ -23,4 +23,21 @@ pub fn describe() {
     describe_counter!(REQUEST_BYTES, Unit::Bytes, "Bytes of request bodies received.");
     describe_counter!(RESPONSE_BYTES, Unit::Bytes, "Bytes of response bodies sent.");
     describe_counter!(ABORTED, "Answers that ended before their last byte, by route and side.");
+}
+
+/// Handles of a route's metrics, so that a request does not look each of them up by name.
+pub(crate) struct Meters {
+    pub(crate) active: Gauge,
+    pub(crate) first_byte: Histogram,
+    pub(crate) response_bytes: Counter,
+}
+
+impl Meters {
+    pub(crate) fn new(route: &'static str) -> Meters {
+        Meters {
+            active: metrics::gauge!(ACTIVE, "route" => route),
+            first_byte: metrics::histogram!(FIRST_BYTE, "route" => route),
+            response_bytes: metrics::counter!(RESPONSE_BYTES),
+        }
+    }
 }

@@ -1,11 +1,11 @@
 //! The steps that every request goes through, in one place.
 
+use crate::App;
 use crate::body::{ReadToEnd, Record, RequestBody};
 use crate::call::Call;
 use crate::problem;
 use crate::render::Response;
 use crate::routes::Route;
-use crate::{App, metrics};
 use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, CONNECTION, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
@@ -19,9 +19,9 @@ use tracing::Instrument;
 /// Serves one request on one route.
 pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request) -> Response {
     let started = Instant::now();
-    let trace = TraceId::generate(&*app.entropy);
+    let trace = app.traces.next();
     let method = method_label(request.method());
-    ::metrics::gauge!(metrics::ACTIVE, "route" => route.path).increment(1);
+    route.meters().active.increment(1);
     let span = tracing::info_span!("request", trace_id = %trace, method, route = route.path);
     let keep_alive = KeepAlive::of(&request);
     let result = handle(app, route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await;
@@ -30,14 +30,14 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
     let status = response.status();
     span.in_scope(|| log(method, status, failure, started));
     finish(&mut response, trace, &keep_alive);
-    ::metrics::histogram!(metrics::FIRST_BYTE, "route" => route.path).record(started.elapsed().as_secs_f64());
-    response.body_mut().record(Record { started, method, route: route.path, status: status.as_u16() });
+    route.meters().first_byte.record(started.elapsed().as_secs_f64());
+    response.body_mut().record(Record { started, method, route, status: status.as_u16() });
     response
 }
 
 /// Answers a request that no route has.
 pub(crate) fn not_found(app: &App, request: &Request) -> Response {
-    let trace = TraceId::generate(&*app.entropy);
+    let trace = app.traces.next();
     let error = Error::new(Code::RouteNotFound, "Nothing is at this path. /docs says what there is.");
     let mut response = problem::render(&error, trace);
     finish(&mut response, trace, &KeepAlive::of(request));
@@ -46,7 +46,7 @@ pub(crate) fn not_found(app: &App, request: &Request) -> Response {
 
 /// Answers a method that the resource at this path does not have.
 pub(crate) fn method_not_allowed(app: &App, allowed: &str, request: &Request) -> Response {
-    let trace = TraceId::generate(&*app.entropy);
+    let trace = app.traces.next();
     let mut response = problem::method_not_allowed(allowed, trace);
     finish(&mut response, trace, &KeepAlive::of(request));
     response

@@ -2,7 +2,7 @@
 
 use crate::body::ResponseBody;
 use crate::call::Call;
-use crate::conditional::{self, Verdict};
+use crate::conditional::{self, Dating, Verdict};
 use crate::render::{self, Response};
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, RANGE,
@@ -40,7 +40,8 @@ pub(crate) fn answer(call: &Call, out: Outgoing<'_>) -> Result<Answer> {
     let mut response = render::empty(StatusCode::OK);
     *response.headers_mut() = out.headers;
     validators(response.headers_mut(), rope)?;
-    match conditional::evaluate(&call.headers, rope.etag(), rope.modified()) {
+    let dating = if out.kind == Kind::Zip { Dating::NewestMember } else { Dating::Sound };
+    match conditional::evaluate(&call.headers, rope.etag(), rope.modified(), dating) {
         Verdict::Proceed => {}
         Verdict::NotModified => {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -60,7 +61,7 @@ pub(crate) fn answer(call: &Call, out: Outgoing<'_>) -> Result<Answer> {
         return Ok(Answer::Head(response));
     }
     let selection = match call.headers.get(RANGE).and_then(|value| value.to_str().ok()) {
-        Some(range) if conditional::range_applies(&call.headers, rope.etag(), rope.modified()) => {
+        Some(range) if conditional::range_applies(&call.headers, rope.etag(), rope.modified(), dating) => {
             select(range, rope.len())
         }
         _ => Selection::Whole,

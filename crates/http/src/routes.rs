@@ -1,6 +1,7 @@
 //! Every route there is, with the action it needs.
 
 use crate::call::Call;
+use crate::metrics::Meters;
 use crate::render::Response;
 use crate::{App, buckets, files, pipeline, system, uploads, zip};
 use axum::Router;
@@ -9,7 +10,7 @@ use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, on};
 use carrack_domain::{Action, Result};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 /// A handler: a call in, an answer or an error out.
 pub(crate) type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Result<Response>> + Send>>;
@@ -22,9 +23,15 @@ pub(crate) struct Route {
     /// What has to be allowed; nothing but `Public` is reached without credentials.
     pub(crate) action: Action,
     pub(crate) handler: Handler,
+    meters: OnceLock<Meters>,
 }
 
 impl Route {
+    /// This route's meters, looked up in the recorder once.
+    pub(crate) fn meters(&self) -> &Meters {
+        self.meters.get_or_init(|| Meters::new(self.path))
+    }
+
     /// Whether it is answered although the server is stopping: what tells the outside so. All else is new work.
     pub(crate) fn while_draining(&self) -> bool {
         matches!(self.path, "/livez" | "/readyz" | "/metrics")
@@ -34,14 +41,15 @@ impl Route {
 macro_rules! routes {
     ($($methods:tt $path:literal $action:ident $handler:path;)*) => {
         /// The table. A route that is not in it does not exist.
-        pub(crate) static ROUTES: &[Route] = &[$(
+        pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| vec![$(
             Route {
                 methods: methods!($methods),
                 path: $path,
                 action: Action::$action,
                 handler: |call| Box::pin($handler(call)),
+                meters: OnceLock::new(),
             },
-        )*];
+        )*]);
     };
 }
 
@@ -94,7 +102,7 @@ routes! {
 /// All routes as a service for the transport.
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new();
-    for route in ROUTES {
+    for route in ROUTES.iter() {
         for method in route.methods {
             let serve = move |State(app): State<Arc<App>>, request: Request| async move {
                 pipeline::serve(app, route, request).await.map(axum::body::Body::new)

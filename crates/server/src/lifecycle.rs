@@ -7,6 +7,7 @@ use crate::telemetry;
 use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
 use carrack_http::App;
 use carrack_service::access::Access;
+use carrack_service::facts::Facts;
 use carrack_service::{Core, Limits, Service};
 use carrack_storage::{LocalOptions, LocalStore, Storage};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -61,8 +62,7 @@ async fn serve(config: Config, metrics: PrometheusHandle) -> Result<(), String> 
     background.spawn(upkeep(metrics.clone(), idle.clone()));
     let app = App {
         service: rooms.service.clone(),
-        clock: Arc::new(SystemClock),
-        entropy: Arc::new(SystemEntropy),
+        traces: carrack_http::Traces::new(&SystemEntropy),
         public_url: Some(config.server.public_url.trim_end_matches('/').to_owned())
             .filter(|url| !url.is_empty()),
         idle_timeout: config.server.idle_timeout,
@@ -143,6 +143,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
     let tasks = TaskTracker::new();
     let core = Core {
         catalog: catalog.clone(),
+        facts: Facts::new(catalog.clone()),
         storage,
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),

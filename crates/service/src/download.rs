@@ -1,6 +1,7 @@
 //! What goes out: a rope's slice on its way to a client.
 
 use crate::{Core, metrics};
+use ::metrics::{Counter, Gauge};
 use bytes::Bytes;
 use carrack_domain::access::ReadFile;
 use carrack_domain::file::File;
@@ -8,7 +9,7 @@ use carrack_domain::rope::{Extent, Slice};
 use carrack_domain::{Code, Grant, Result, Rope};
 use carrack_storage::INLINE_BYTES_MAX;
 pub use carrack_storage::{Form, Reader};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Bytes read at once. Large enough to amortise a system call, small enough that a slow client costs little.
 const READ_BYTES: u64 = 256 << 10;
@@ -25,7 +26,7 @@ pub struct Downloads {
 /// A file that is open: its bytes are there, and stay while this lives.
 pub struct OpenFile {
     /// The file's facts.
-    pub file: File,
+    pub file: Arc<File>,
     /// Its content.
     pub rope: Rope,
     /// Has its blob open.
@@ -41,10 +42,10 @@ impl Downloads {
     pub async fn open(&self, grant: &Grant<ReadFile>, form: Form) -> Result<OpenFile> {
         let place = grant.resource();
         let mut reader = self.core.storage.reader(form);
-        let mut file = self.core.catalog.file(&place.bucket, &place.key).await?;
+        let mut file = self.core.facts.file(place).await?;
         if let Err(error) = reader.open(file.blob.id, file.blob.size).await {
             // Replaced or deleted between the two look-ups? Then that is the answer, not the missing blob.
-            let now = self.core.catalog.file(&place.bucket, &place.key).await?;
+            let now = self.core.facts.file(place).await?;
             if error.code() != Code::DataLost || now.blob.id == file.blob.id {
                 return Err(error);
             }
@@ -78,6 +79,44 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Handles of this kind's metrics, looked up in the recorder once.
+    fn meters(self) -> &'static Meters {
+        static METERS: [OnceLock<Meters>; 3] = [const { OnceLock::new() }; 3];
+        METERS[self as usize].get_or_init(|| Meters::new(self.as_str()))
+    }
+}
+
+struct Meters {
+    in_progress: Gauge,
+    bytes: Counter,
+    completed: Counter,
+    aborted: Counter,
+    failed: Counter,
+}
+
+impl Meters {
+    fn new(kind: &'static str) -> Meters {
+        let ended = |result: &'static str| ::metrics::counter!(metrics::DOWNLOADS, "kind" => kind, "result" => result);
+        Meters {
+            in_progress: ::metrics::gauge!(metrics::DOWNLOADS_IN_PROGRESS, "kind" => kind),
+            bytes: ::metrics::counter!(metrics::DOWNLOAD_BYTES, "kind" => kind),
+            completed: ended("completed"),
+            aborted: ended("aborted"),
+            failed: ended("failed"),
+        }
+    }
+}
+
+/// How a transfer ended.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    Completed,
+    /// The client went away, or has not finished yet.
+    Aborted,
+    Failed,
+}
+
 /// A slice under way. Every way it can end, also being dropped in the middle, is counted.
 pub struct Transfer {
     slice: Slice,
@@ -87,7 +126,7 @@ pub struct Transfer {
     kind: Kind,
     form: Form,
     sent: u64,
-    result: &'static str,
+    result: Ending,
     /// What has to live until the last byte is read, such as an archive's manifest.
     _hold: Option<Arc<dyn Send + Sync>>,
 }
@@ -101,27 +140,27 @@ impl Transfer {
         kind: Kind,
         hold: Option<Arc<dyn Send + Sync>>,
     ) -> Transfer {
-        ::metrics::gauge!(metrics::DOWNLOADS_IN_PROGRESS, "kind" => kind.as_str()).increment(1);
-        Transfer { slice, reader, rest: None, kind, form, sent: 0, result: "aborted", _hold: hold }
+        kind.meters().in_progress.increment(1);
+        Transfer { slice, reader, rest: None, kind, form, sent: 0, result: Ending::Aborted, _hold: hold }
     }
 
     /// The bytes that follow; `None` after the last. After an error the answer has to end as a broken one.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         let extents = self.gather();
         if extents.is_empty() {
-            self.result = "completed";
+            self.result = Ending::Completed;
             return Ok(None);
         }
         match self.reader.read(extents).await {
             Ok(bytes) => {
                 self.sent += bytes.len() as u64;
                 if self.slice.is_empty() && self.rest.is_none() {
-                    self.result = "completed";
+                    self.result = Ending::Completed;
                 }
                 Ok(Some(bytes))
             }
             Err(error) => {
-                self.result = "failed";
+                self.result = Ending::Failed;
                 Err(error)
             }
         }
@@ -154,10 +193,14 @@ impl Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        let kind = self.kind.as_str();
-        ::metrics::gauge!(metrics::DOWNLOADS_IN_PROGRESS, "kind" => kind).decrement(1);
-        ::metrics::counter!(metrics::DOWNLOAD_BYTES, "kind" => kind).increment(self.sent);
-        ::metrics::counter!(metrics::DOWNLOADS, "kind" => kind, "result" => self.result).increment(1);
+        let meters = self.kind.meters();
+        meters.in_progress.decrement(1);
+        meters.bytes.increment(self.sent);
+        match self.result {
+            Ending::Completed => meters.completed.increment(1),
+            Ending::Aborted => meters.aborted.increment(1),
+            Ending::Failed => meters.failed.increment(1),
+        }
     }
 }
 

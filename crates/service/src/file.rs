@@ -34,8 +34,8 @@ impl Files {
     }
 
     /// A file's facts.
-    pub async fn get(&self, grant: &Grant<ReadFile>) -> Result<File> {
-        self.core.catalog.file(&grant.resource().bucket, &grant.resource().key).await
+    pub async fn get(&self, grant: &Grant<ReadFile>) -> Result<Arc<File>> {
+        self.core.facts.file(grant.resource()).await
     }
 
     /// A page of files below the granted prefix; `limit` is cut to [`PAGE_MAX`].
@@ -53,8 +53,7 @@ impl Files {
 
     /// Deletes a file, and its bytes as soon as nothing needs them.
     pub async fn delete(&self, grant: &Grant<DeleteFile>, precondition: &Precondition) -> Result<()> {
-        let place = grant.resource();
-        let orphan = self.core.catalog.delete_file(&place.bucket, &place.key, precondition).await?;
+        let orphan = self.core.facts.delete_file(grant.resource(), precondition).await?;
         if let Some(blob) = orphan {
             self.maintenance.collect(blob).await;
         }
@@ -63,7 +62,7 @@ impl Files {
 
     /// The file and what each of its pieces hashes to. The list is computed when it is first asked for, by reading
     /// the file once, and kept as long as the content.
-    pub async fn chunks(&self, grant: &Grant<ReadFile>) -> Result<(File, ChunkList)> {
+    pub async fn chunks(&self, grant: &Grant<ReadFile>) -> Result<(Arc<File>, ChunkList)> {
         let file = self.get(grant).await?;
         if let Some(chunks) = self.core.catalog.chunks(&file.blob.id).await? {
             return Ok((file, chunks));
@@ -77,23 +76,23 @@ impl Files {
         Ok((file, chunks))
     }
 
-    /// The file with its SHA-256. Unless the uploader named it, it is computed when it is first asked for, by reading
+    /// The SHA-256 of a file. Unless the uploader named it, it is computed when it is first asked for, by reading
     /// the file once, and kept.
-    pub async fn with_sha256(&self, grant: &Grant<ReadFile>) -> Result<File> {
+    pub async fn sha256(&self, grant: &Grant<ReadFile>) -> Result<[u8; 32]> {
         let file = self.get(grant).await?;
-        if file.blob.digest.sha256.is_some() {
-            return Ok(file);
+        if let Some(sha256) = file.blob.digest.sha256 {
+            return Ok(sha256);
         }
         let _permit = self.reading.acquire().await.map_err(|e| Error::internal("wait for a turn", e))?;
-        let mut file = self.get(grant).await?;
-        if file.blob.digest.sha256.is_none() {
-            let mut hasher = Sha256::new();
-            self.read_through(&file, |bytes, _| hasher.update(bytes)).await?;
-            let sha256 = hasher.finalize().into();
-            self.core.catalog.put_sha256(&file.blob.id, sha256).await?;
-            file.blob.digest.sha256 = Some(sha256);
+        let file = self.get(grant).await?;
+        if let Some(sha256) = file.blob.digest.sha256 {
+            return Ok(sha256);
         }
-        Ok(file)
+        let mut hasher = Sha256::new();
+        self.read_through(&file, |bytes, _| hasher.update(bytes)).await?;
+        let sha256 = hasher.finalize().into();
+        self.core.facts.put_sha256(grant.resource(), file.blob.id, sha256).await?;
+        Ok(sha256)
     }
 
     async fn compute_chunks(&self, file: &File) -> Result<ChunkList> {

@@ -6,6 +6,7 @@ pub mod access;
 pub mod archive;
 pub mod bucket;
 pub mod download;
+pub mod facts;
 pub mod file;
 pub mod health;
 pub mod maintenance;
@@ -45,6 +46,8 @@ pub struct Limits {
 pub struct Core {
     /// The facts.
     pub catalog: Arc<dyn Catalog>,
+    /// Facts of files, kept at hand.
+    pub facts: facts::Facts,
     /// The bytes.
     pub storage: Arc<dyn Storage>,
     /// The time.

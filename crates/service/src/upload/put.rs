@@ -166,7 +166,7 @@ async fn commit(
 pub(super) async fn publish_record(core: &Core, new: NewFile) -> Result<Committed> {
     let blob = new.blob.id;
     let started = Instant::now();
-    let committed = core.catalog.commit_file(new).await;
+    let committed = core.facts.commit_file(new).await;
     ::metrics::histogram!(metrics::COMPLETE_DURATION, "stage" => "record")
         .record(started.elapsed().as_secs_f64());
     match committed {

@@ -1,0 +1,71 @@
+//! Facts of files that were asked for lately, so that a hot download needs no catalog query.
+//!
+//! *Coherence.* Whoever changes a file does so through this room, which forgets the file after the change and before
+//! anybody is told of it. A look-up that was under way meanwhile does not enter the cache: its placeholder was removed.
+
+use carrack_catalog::{Catalog, Committed, NewFile};
+use carrack_domain::access::FileRef;
+use carrack_domain::file::{File, Precondition};
+use carrack_domain::{BlobId, Result};
+use quick_cache::sync::Cache;
+use std::sync::Arc;
+
+/// Files that are kept: some 500 bytes each.
+const FILES_MAX: usize = 16_384;
+
+/// See the module's documentation.
+pub struct Facts {
+    catalog: Arc<dyn Catalog>,
+    files: Cache<FileRef, Arc<File>>,
+}
+
+impl Facts {
+    /// Facts of this catalog, which nobody else may change.
+    pub fn new(catalog: Arc<dyn Catalog>) -> Facts {
+        Facts { catalog, files: Cache::new(FILES_MAX) }
+    }
+
+    /// A file; `file_not_found`, `bucket_not_found`.
+    pub(crate) async fn file(&self, place: &FileRef) -> Result<Arc<File>> {
+        match self.files.get_value_or_guard_async(place).await {
+            Ok(file) => Ok(file),
+            Err(guard) => {
+                let file = Arc::new(self.catalog.file(&place.bucket, &place.key).await?);
+                // Refused when the file was changed meanwhile: then this answer is not for those who come later.
+                match guard.insert(file.clone()) {
+                    Ok(()) | Err(_) => Ok(file),
+                }
+            }
+        }
+    }
+
+    /// See [`Catalog::commit_file`].
+    pub(crate) async fn commit_file(&self, new: NewFile) -> Result<Committed> {
+        let place = FileRef { bucket: new.target.bucket.clone(), key: new.target.key.clone() };
+        let committed = self.catalog.commit_file(new).await;
+        self.forget(&place);
+        committed
+    }
+
+    /// See [`Catalog::delete_file`].
+    pub(crate) async fn delete_file(
+        &self,
+        place: &FileRef,
+        precondition: &Precondition,
+    ) -> Result<Option<BlobId>> {
+        let deleted = self.catalog.delete_file(&place.bucket, &place.key, precondition).await;
+        self.forget(place);
+        deleted
+    }
+
+    /// Keeps the SHA-256 of a file's content, learnt later.
+    pub(crate) async fn put_sha256(&self, place: &FileRef, blob: BlobId, sha256: [u8; 32]) -> Result<()> {
+        let put = self.catalog.put_sha256(&blob, sha256).await;
+        self.forget(place);
+        put
+    }
+
+    fn forget(&self, place: &FileRef) {
+        self.files.remove(place);
+    }
+}
