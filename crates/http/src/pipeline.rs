@@ -37,17 +37,29 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
 
 /// Answers a request that no route has.
 pub(crate) fn not_found(app: &App, request: &Request) -> Response {
-    let trace = app.traces.next();
     let error = Error::new(Code::RouteNotFound, "Nothing is at this path. /docs says what there is.");
-    let mut response = problem::render(&error, trace);
-    finish(&mut response, trace, &KeepAlive::of(request));
-    response
+    unrouted(app, request, (error.code(), error.chain()), |trace| problem::render(&error, trace))
 }
 
 /// Answers a method that the resource at this path does not have.
 pub(crate) fn method_not_allowed(app: &App, allowed: &str, request: &Request) -> Response {
+    let failure = (Code::MethodNotAllowed, format!("the resource takes {allowed}"));
+    unrouted(app, request, failure, |trace| problem::method_not_allowed(allowed, trace))
+}
+
+/// An answer without a handler; its trace id leads to the log like any other's.
+fn unrouted(
+    app: &App,
+    request: &Request,
+    failure: (Code, String),
+    render: impl FnOnce(TraceId) -> Response,
+) -> Response {
+    let started = Instant::now();
     let trace = app.traces.next();
-    let mut response = problem::method_not_allowed(allowed, trace);
+    let method = method_label(request.method());
+    let mut response = render(trace);
+    let span = tracing::info_span!("request", trace_id = %trace, method, route = "none");
+    span.in_scope(|| log(method, response.status(), Some(failure), started));
     finish(&mut response, trace, &KeepAlive::of(request));
     response
 }

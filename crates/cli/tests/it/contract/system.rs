@@ -216,6 +216,21 @@ async fn the_log_names_a_failed_request_and_no_secret() {
 }
 
 #[tokio::test]
+async fn what_no_route_takes_is_in_the_log_too() {
+    let server = Server::start();
+    for (method, path, code) in [("GET", "/nowhere", "not_found"), ("PATCH", "/livez", "method_not_allowed")]
+    {
+        let answer = server.request(method.parse().unwrap(), path).send().await.unwrap();
+        let trace = header(&answer, "x-request-id").to_owned();
+        until("the line is there", || server.log().contains(&trace)).await;
+        let log = server.log();
+        let line: Value =
+            serde_json::from_str(log.lines().find(|line| line.contains(&trace)).unwrap()).unwrap();
+        assert_eq!((line["code"].as_str(), line["span"]["method"].as_str()), (Some(code), Some(method)));
+    }
+}
+
+#[tokio::test]
 async fn every_answer_has_a_trace_id_of_its_own() {
     let server = Server::start();
     let mut seen = BTreeSet::new();
