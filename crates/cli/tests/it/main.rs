@@ -1,5 +1,16 @@
 //! Black-box tests: the real binary, real clients, real disks. One binary, so that it is linked once.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::let_underscore_must_use,
+    reason = "helpers of tests are tests, which clippy does not see in an integration test"
+)]
+
 mod contract;
+mod operations;
 mod server;
 mod smoke;
+mod zip;

@@ -1,0 +1,17 @@
+//! Durability, start and stop, a full or damaged disk: what an operator lives with.
+
+mod crash;
+mod damage;
+mod disk;
+mod disk_full;
+mod leaks;
+mod ledger;
+mod mount;
+mod order;
+mod refusals;
+mod settings;
+mod stopping;
+mod strace;
+mod wait;
+mod wire;
+mod writer;

@@ -1,0 +1,151 @@
+//! The order of system calls, as strace saw them: nothing is acknowledged before it is durable (invariants 1 and 2).
+
+use super::strace::{Call, Trace};
+use super::wait::until;
+use crate::server::{Server, Setup, content, tool};
+use serde_json::Value;
+use std::path::PathBuf;
+
+const TRACED: &str = "trace=openat,read,pread64,readv,preadv,preadv2,recvfrom,recvmsg,mmap,sendfile,splice,write,\
+    pwrite64,writev,sendto,sendmsg,fsync,fdatasync,sync_file_range,rename,renameat,renameat2,unlink,unlinkat,copy_file_range";
+
+/// A server under strace, and what strace writes.
+struct Traced {
+    server: Server,
+    log: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Traced {
+    fn start() -> Traced {
+        tool("strace", "strace");
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("strace");
+        // -D: the server stays our child and gets our signals. -y: descriptors with their paths.
+        let path = log.to_str().unwrap();
+        let words = ["strace", "-D", "-f", "-y", "-s", "200", "-o", path, "-e", TRACED, "--"];
+        Traced { server: Setup::new().under(&words).start(), log, _folder: folder }
+    }
+
+    /// Stops the server; all that happened.
+    fn stop(mut self) -> Trace {
+        let pid = self.server.pid().to_string();
+        self.server.stop();
+        let written = || std::fs::read_to_string(&self.log).unwrap();
+        // Short process ids are padded.
+        let last = |line: &str| line.contains(" +++ exited") && line.split(' ').next() == Some(&pid);
+        until("strace has written everything", || written().lines().any(last));
+        Trace::parse(&written())
+    }
+}
+
+fn is_sync(call: &Call) -> bool {
+    matches!(call.name.as_str(), "fsync" | "fdatasync")
+}
+
+fn syncs_catalog(call: &Call) -> bool {
+    is_sync(call) && call.text.contains("/catalog.sqlite-wal>")
+}
+
+/// What lies between a request's arrival and the first byte of its answer.
+fn during(trace: &Trace, request: &str) -> (Vec<Call>, usize) {
+    let arrived = trace.arrival(request).unwrap();
+    let answered = trace
+        .first(arrived.end, |c| c.writes() && c.text.contains("\"HTTP/1.1 2") && !c.text.contains("/log>"))
+        .unwrap();
+    let between = trace.calls.iter().filter(|c| c.start >= arrived.end && c.start <= answered.start);
+    (between.cloned().collect(), answered.start)
+}
+
+/// The first of these calls that ends before `before`, having begun after `after`.
+fn step(calls: &[Call], after: usize, before: usize, what: &str, is: impl Fn(&Call) -> bool) -> usize {
+    let found = calls.iter().find(|c| c.start > after && c.end < before && c.ok && is(c));
+    found.unwrap_or_else(|| panic!("no {what} in order in {calls:#?}")).end
+}
+
+#[tokio::test]
+async fn a_whole_body_is_synced_named_and_recorded_before_it_is_acknowledged() {
+    let traced = Traced::start();
+    let body = content(300_000, 1);
+    let stored = traced.server.put("/v1/files/default/whole").body(body).send().await.unwrap();
+    assert_eq!(stored.status(), 201);
+    let trace = traced.stop();
+    let (calls, answered) = during(&trace, "PUT /v1/files/default/whole");
+    let synced =
+        step(&calls, 0, answered, "fsync of the stage", |c| is_sync(c) && c.text.contains("/staging/"));
+    let named = step(&calls, synced, answered, "rename into blobs/", |c| {
+        c.name.starts_with("rename") && c.text.contains("/staging/") && c.text.contains("/blobs/")
+    });
+    let blobs = step(&calls, named, answered, "fsync of the blobs folder", |c| {
+        c.name == "fsync" && c.text.contains("/data/blobs/")
+    });
+    let staging = step(&calls, named, answered, "fsync of the staging folder", |c| {
+        c.name == "fsync" && c.text.contains("/data/staging>")
+    });
+    step(&calls, blobs.max(staging), answered, "sync of the catalog", syncs_catalog);
+}
+
+#[tokio::test]
+async fn a_part_is_synced_and_recorded_before_it_is_acknowledged_and_completing_reads_no_byte() {
+    let traced = Traced::start();
+    let server = &traced.server;
+    let bytes = content(500_000, 2);
+    let create = r#"{"bucket": "default", "key": "parts", "size": 500000, "part_size": 262144}"#;
+    let made: Value = server.post("/v1/uploads").body(create).send().await.unwrap().json().await.unwrap();
+    let id = made["upload_id"].as_str().unwrap();
+    for (number, part) in bytes.chunks(262_144).enumerate() {
+        let path = format!("/v1/uploads/{id}/parts/{}", number + 1);
+        assert_eq!(server.put(&path).body(part.to_vec()).send().await.unwrap().status(), 200);
+    }
+    let done = server.post(&format!("/v1/uploads/{id}/complete")).send().await.unwrap();
+    assert_eq!(done.status(), 201);
+    let id = id.to_owned();
+    let trace = traced.stop();
+    let stage = format!("/staging/{id}>");
+
+    let (calls, answered) = during(&trace, "POST /v1/uploads HTTP");
+    let named = step(&calls, 0, answered, "fsync of the staging folder", |c| {
+        c.name == "fsync" && c.text.contains("/data/staging>")
+    });
+    step(&calls, named, answered, "sync of the catalog", syncs_catalog);
+
+    for number in 1..=2 {
+        let (calls, answered) = during(&trace, &format!("PUT /v1/uploads/{id}/parts/{number} "));
+        let synced =
+            step(&calls, 0, answered, "sync of the stage", |c| is_sync(c) && c.text.contains(&stage));
+        let late =
+            calls.iter().find(|c| c.start > synced && c.name.contains("write") && c.text.contains(&stage));
+        assert!(late.is_none(), "written after it was synced: {late:?}");
+        step(&calls, synced, answered, "sync of the catalog", syncs_catalog);
+    }
+
+    let (calls, answered) = during(&trace, &format!("POST /v1/uploads/{id}/complete"));
+    let data = |c: &&Call| {
+        !is_sync(c)
+            && !c.name.starts_with("rename")
+            && c.name != "openat"
+            && (c.text.contains("/staging/") || c.text.contains("/blobs/"))
+    };
+    assert_eq!(calls.iter().find(data).map(|c| &c.text), None, "completing moves no byte");
+    let synced = step(&calls, 0, answered, "fsync of the stage", |c| is_sync(c) && c.text.contains(&stage));
+    let named = step(&calls, synced, answered, "rename", |c| c.name.starts_with("rename"));
+    let folders = step(&calls, named, answered, "fsync of the blobs folder", |c| {
+        c.name == "fsync" && c.text.contains("/data/blobs/")
+    });
+    step(&calls, folders, answered, "sync of the catalog", syncs_catalog);
+}
+
+#[tokio::test]
+async fn a_deletion_is_recorded_before_the_bytes_go() {
+    let traced = Traced::start();
+    traced.server.put("/v1/files/default/gone").body("some bytes").send().await.unwrap();
+    let deleted = traced.server.delete("/v1/files/default/gone").send().await.unwrap();
+    assert_eq!(deleted.status(), 204);
+    let trace = traced.stop();
+    let (calls, answered) = during(&trace, "DELETE /v1/files/default/gone");
+    let recorded = step(&calls, 0, answered, "sync of the catalog", syncs_catalog);
+    let unlink = |c: &Call| c.name.starts_with("unlink") && c.text.contains("/blobs/");
+    if let Some(unlinked) = trace.calls.iter().find(|c| unlink(c)) {
+        assert!(unlinked.start > recorded, "record before data on delete");
+    }
+}
