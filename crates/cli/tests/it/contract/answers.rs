@@ -102,6 +102,14 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until what has to be asked for holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "it never happened: {what}");
+    }
+}
+
 /// Nothing came of a request: no file, no stage, no blob, and the server goes on.
 pub(crate) async fn nothing_is_left(server: &Server) {
     until("every stage is gone", || stages(server).is_empty()).await;

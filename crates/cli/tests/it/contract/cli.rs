@@ -1,6 +1,6 @@
 //! The client commands of the binary against the server.
 
-use super::answers::{fetch, json, keys, names_below, status_of, store};
+use super::answers::{eventually, fetch, json, keys, names_below, status_of, store};
 use crate::server::{Server, TOKEN, carrack, content};
 use serde_json::Value;
 use std::fs;
@@ -152,9 +152,10 @@ async fn interrupted(server: &Server, name: &str) -> Value {
     }
     put.kill().unwrap();
     put.wait().unwrap();
-    while metric(server, "carrack_uploads_in_progress").await != 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually("the server has seen the end of it", async || {
+        metric(server, "carrack_uploads_in_progress").await == 0
+    })
+    .await;
     open_uploads(server).await.remove(0)
 }
 

@@ -1,6 +1,6 @@
 //! Uploads in parts across stops, crashes and their own time.
 
-use super::answers::{fetch, json, keys, refused, stages, status_of, until};
+use super::answers::{eventually, fetch, json, keys, refused, stages, status_of, until};
 use super::uploads::Upload;
 use super::wire::{Wire, head};
 use crate::server::{Server, Setup, content};
@@ -80,9 +80,7 @@ async fn an_upload_without_new_parts_expires_and_leaves_nothing() {
     first.stop();
     let server = Setup::new().data(&first.data).start();
     // Maintenance runs at the start, beside the first requests.
-    while status_of(&server, &path).await != 404 {
-        tokio::task::yield_now().await;
-    }
+    eventually("the upload has expired", async || status_of(&server, &path).await == 404).await;
     refused(server.put(&format!("{path}/parts/1")).body("x").send().await.unwrap(), 404, "upload_not_found")
         .await;
     until("the stage is gone", || stages(&server).is_empty()).await;

@@ -1,6 +1,6 @@
 //! The parts of an upload.
 
-use super::answers::{base64, fetch, json, refused, stages, status_of, until};
+use super::answers::{base64, eventually, fetch, json, refused, stages, status_of, until};
 use super::uploads::Upload;
 use super::wire::{Wire, head};
 use crate::server::{Server, content};
@@ -191,13 +191,11 @@ async fn a_newer_request_displaces_one_that_stands_still() {
     let mut stalled = Wire::with(&server, request).await;
     // Other bytes than the right ones: they must not show.
     stalled.send(content(50_000, 2)).await;
-    let counted = async || {
+    eventually("the body is being received", async || {
         let metrics = server.get("/metrics").send().await.unwrap().text().await.unwrap();
         metrics.lines().any(|line| line == "carrack_uploads_in_progress 1")
-    };
-    while !counted().await {
-        tokio::task::yield_now().await;
-    }
+    })
+    .await;
     let part = upload.send(&whole, 1).await;
     assert_eq!(part["blake3"], blake3::hash(&whole[..100_000]).to_hex().as_str());
     if let Some(answer) = stalled.answer().await {

@@ -1,6 +1,6 @@
 //! Health, documentation, metrics and the log.
 
-use super::answers::{header, json, refused, store, until};
+use super::answers::{eventually, header, json, refused, store, until};
 use super::uploads::Upload;
 use super::wire::{Wire, head};
 use crate::server::{Server, Setup, TOKEN, content};
@@ -172,10 +172,11 @@ async fn the_metrics_count_what_happened() {
     assert_eq!(range.bytes().await.unwrap().len(), 10);
     let counted = async || samples(&server.get("/metrics").send().await.unwrap().text().await.unwrap());
     // An answer is counted when its body is dropped, which may be after the client has read it.
-    let mut metrics = counted().await;
-    while metrics.get("carrack_downloads_total{kind=\"range\",result=\"completed\"}") != Some(&1.0) {
-        metrics = counted().await;
-    }
+    eventually("the range is counted", async || {
+        counted().await.get("carrack_downloads_total{kind=\"range\",result=\"completed\"}") == Some(&1.0)
+    })
+    .await;
+    let metrics = counted().await;
     for (sample, number) in [
         ("carrack_uploads_total{kind=\"put\",result=\"completed\"}", 1.0),
         ("carrack_upload_bytes_total", 1000.0),
