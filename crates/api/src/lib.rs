@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 /// An error as `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// A URI reference that names the kind of problem: a part of the documentation page.
+    /// A URI that names the kind of problem: `urn:carrack:problem:` and the code.
     #[serde(rename = "type")]
     pub kind: String,
     /// The status's name.

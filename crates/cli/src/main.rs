@@ -32,7 +32,7 @@ struct Cli {
 enum Command {
     /// Run the server.
     Serve(serve::ServeArgs),
-    /// Print every setting with its value, commented.
+    /// Print every setting with its documentation and default, and check those in force.
     Config(serve::ServeArgs),
     /// Upload files and folders. Run again after an interruption, it continues.
     Put(put::PutArgs),

@@ -16,16 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::AsyncWrite;
 
-/// How the files in an archive are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Compression {
-    /// As they are: ready at once.
-    #[default]
-    Store,
-    /// Deflated.
-    Deflate,
-}
-
 /// What an archive is made of.
 #[derive(Debug, Clone)]
 pub struct ArchiveRequest {
@@ -33,8 +23,6 @@ pub struct ArchiveRequest {
     pub bucket: String,
     /// What the keys begin with.
     pub prefix: String,
-    /// How they are kept.
-    pub compression: Compression,
 }
 
 /// How far an archive is. Until the first answer nothing is known.
@@ -227,11 +215,6 @@ impl ArchiveRequest {
         if !self.prefix.is_empty() {
             push_query(&mut path, "prefix", &self.prefix);
         }
-        let compression = match self.compression {
-            Compression::Store => "store",
-            Compression::Deflate => "deflate",
-        };
-        push_query(&mut path, "compression", compression);
         Ok(path)
     }
 }

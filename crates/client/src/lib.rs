@@ -27,7 +27,7 @@ mod upload;
 mod upload_parts;
 mod whole;
 
-pub use archive::{ArchiveRequest, Compression};
+pub use archive::ArchiveRequest;
 pub use body::BUFFER_BYTES;
 pub use client::{Client, ClientOptions, Token, is_loopback};
 pub use download::Downloaded;

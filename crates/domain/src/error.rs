@@ -127,6 +127,8 @@ pub enum Fact {
     MissingParts(String),
     /// The whole length, for `Content-Range: bytes */N`.
     CompleteLength(u64),
+    /// The methods that a resource has, for `Allow`.
+    Allowed(String),
     /// What was expected and what came, both as text.
     Expected {
         /// What the server has computed or was told before.

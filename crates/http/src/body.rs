@@ -1,7 +1,7 @@
 //! Bodies: what arrives, with a bound on waiting for it, and what leaves, counted to the last byte.
 
 use crate::metrics;
-use crate::routes::Route;
+use crate::pipeline::Active;
 use axum::body::Body as AxumBody;
 use bytes::{Bytes, BytesMut};
 use carrack_domain::{Code, Error, Result};
@@ -120,7 +120,7 @@ type Step = (Box<Transfer>, Result<Option<Bytes>>);
 pub(crate) struct Record {
     pub(crate) started: Instant,
     pub(crate) method: &'static str,
-    pub(crate) route: &'static Route,
+    pub(crate) active: Active,
     pub(crate) status: u16,
 }
 
@@ -214,10 +214,9 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         let Some(record) = self.record.take() else { return };
-        let Record { started, method, route, status } = record;
-        route.meters().response_bytes.increment(self.sent);
-        route.meters().active.decrement(1);
-        let route = route.path;
+        let Record { started, method, active, status } = record;
+        active.route.meters().response_bytes.increment(self.sent);
+        let route = active.route.path;
         let seconds = started.elapsed().as_secs_f64();
         ::metrics::histogram!(metrics::REQUEST_DURATION, "method" => method, "route" => route, "status" => status_label(status))
             .record(seconds);

@@ -2,7 +2,8 @@
 
 use crate::App;
 use crate::body::RequestBody;
-use axum::extract::{FromRequestParts, RawPathParams};
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, Uri};
@@ -30,6 +31,7 @@ pub(crate) struct Call {
     /// In which form this connection can send the bytes of blobs.
     pub(crate) form: Form,
     uri: Uri,
+    matched: String,
     path: BTreeMap<String, String>,
     query: Vec<(String, String)>,
 }
@@ -42,18 +44,24 @@ impl Call {
         mut parts: Parts,
         body: RequestBody,
     ) -> Result<Call> {
-        let params = RawPathParams::from_request_parts(&mut parts, &()).await.map_err(|_| {
-            Error::new(
-                Code::InvalidKey,
-                "The path is not UTF-8 once its percent-encoding is undone: encode the key as UTF-8.",
-            )
-        })?;
-        let path = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let path = match RawPathParams::from_request_parts(&mut parts, &()).await {
+            Ok(params) => params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            Err(RawPathParamsRejection::MissingPathParams(_)) => BTreeMap::new(),
+            Err(_) => {
+                return Err(Error::new(
+                    Code::InvalidKey,
+                    "The path is not UTF-8 once its percent-encoding is undone: encode the key as UTF-8.",
+                ));
+            }
+        };
+        let matched =
+            parts.extensions.get::<MatchedPath>().map_or(String::new(), |path| path.as_str().to_owned());
         let query = parse_query(parts.uri.query().unwrap_or(""))?;
         let recognised = parts.extensions.get::<carrack_mapped::Recognised>().is_some();
         let form = if recognised { Form::Mapped } else { Form::Copied };
         Ok(Call {
             app,
+            matched,
             uri: parts.uri,
             principal,
             method: parts.method,
@@ -106,6 +114,11 @@ impl Call {
     /// What follows `/docs/`; `None` without that slash.
     pub(crate) fn docs_path(&self) -> Option<String> {
         self.uri.path().strip_prefix("/docs/").map(str::to_owned)
+    }
+
+    /// The template of the route.
+    pub(crate) fn matched_path(&self) -> &str {
+        &self.matched
     }
 
     /// The first value of a query parameter.

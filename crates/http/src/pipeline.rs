@@ -11,7 +11,7 @@ use axum::http::header::{AUTHORIZATION, CONNECTION, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
-use carrack_domain::{Action, Code, Error, Result, Role, TraceId};
+use carrack_domain::{Action, Code, Error, Principal, Result, Role, TraceId};
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::Instrument;
@@ -21,7 +21,7 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
     let started = Instant::now();
     let trace = app.traces.next();
     let method = method_label(request.method());
-    route.meters().active.increment(1);
+    let active = Active::begin(route);
     let span = tracing::info_span!("request", trace_id = %trace, method, route = route.path);
     let keep_alive = KeepAlive::of(&request);
     let result = handle(app, route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await;
@@ -31,37 +31,26 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
     span.in_scope(|| log(method, status, failure, started));
     finish(&mut response, trace, &keep_alive);
     route.meters().first_byte.record(started.elapsed().as_secs_f64());
-    response.body_mut().record(Record { started, method, route, status: status.as_u16() });
+    response.body_mut().record(Record { started, method, active, status: status.as_u16() });
     response
 }
 
-/// Answers a request that no route has.
-pub(crate) fn not_found(app: &App, request: &Request) -> Response {
-    let error = Error::new(Code::RouteNotFound, "Nothing is at this path. /docs says what there is.");
-    unrouted(app, request, (error.code(), error.chain()), |trace| problem::render(&error, trace))
+/// A request under way. However it ends, also by a client that resets its stream in the middle, it is counted out.
+pub(crate) struct Active {
+    pub(crate) route: &'static Route,
 }
 
-/// Answers a method that the resource at this path does not have.
-pub(crate) fn method_not_allowed(app: &App, allowed: &str, request: &Request) -> Response {
-    let failure = (Code::MethodNotAllowed, format!("the resource takes {allowed}"));
-    unrouted(app, request, failure, |trace| problem::method_not_allowed(allowed, trace))
+impl Active {
+    fn begin(route: &'static Route) -> Active {
+        route.meters().active.increment(1);
+        Active { route }
+    }
 }
 
-/// An answer without a handler; its trace id leads to the log like any other's.
-fn unrouted(
-    app: &App,
-    request: &Request,
-    failure: (Code, String),
-    render: impl FnOnce(TraceId) -> Response,
-) -> Response {
-    let started = Instant::now();
-    let trace = app.traces.next();
-    let method = method_label(request.method());
-    let mut response = render(trace);
-    let span = tracing::info_span!("request", trace_id = %trace, method, route = "none");
-    span.in_scope(|| log(method, response.status(), Some(failure), started));
-    finish(&mut response, trace, &KeepAlive::of(request));
-    response
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.route.meters().active.decrement(1);
+    }
 }
 
 async fn handle(
@@ -74,16 +63,25 @@ async fn handle(
         app.service.health.refuse_while_draining()?;
     }
     let (parts, body) = request.into_parts();
-    let principal = app.service.access.authenticate(bearer(&parts.headers)?)?;
-    if principal.role() == Role::Guest && route.action != Action::Public {
+    let principal = principal(&app, route, &parts.headers)?;
+    let body = RequestBody::new(body, app.idle_timeout, read_to_end);
+    let call = Call::new(app, principal, parts, body).await?;
+    (route.handler)(call).await
+}
+
+/// Who is calling. What is public does not look at credentials, so a probe with a stale token still gets its answer.
+fn principal(app: &App, route: &Route, headers: &HeaderMap) -> Result<Principal> {
+    if route.action == Action::Public {
+        return app.service.access.authenticate(None);
+    }
+    let principal = app.service.access.authenticate(bearer(headers)?)?;
+    if principal.role() == Role::Guest {
         return Err(Error::new(
             Code::Unauthenticated,
             "Credentials are needed: send 'Authorization: Bearer TOKEN'.",
         ));
     }
-    let body = RequestBody::new(body, app.idle_timeout, read_to_end);
-    let call = Call::new(app, principal, parts, body).await?;
-    (route.handler)(call).await
+    Ok(principal)
 }
 
 /// The bearer token of a request; none is fine, another scheme or two of them is not.

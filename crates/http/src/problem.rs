@@ -50,7 +50,7 @@ pub(crate) const fn status(code: Code) -> StatusCode {
 pub(crate) fn render(error: &Error, trace: TraceId) -> Response {
     let status = status(error.code());
     let mut problem = Problem {
-        kind: format!("/docs#{}", error.code().as_str()),
+        kind: format!("urn:carrack:problem:{}", error.code().as_str()),
         title: status.canonical_reason().unwrap_or("Error").to_owned(),
         status: status.as_u16(),
         detail: error.detail().to_owned(),
@@ -66,7 +66,7 @@ pub(crate) fn render(error: &Error, trace: TraceId) -> Response {
             problem.expected = Some(expected.clone());
             problem.actual = Some(actual.clone());
         }
-        Some(Fact::CompleteLength(_)) | None => {}
+        Some(Fact::CompleteLength(_) | Fact::Allowed(_)) | None => {}
     }
     let mut response = render::json(status, &problem);
     let headers = response.headers_mut();
@@ -80,20 +80,15 @@ pub(crate) fn render(error: &Error, trace: TraceId) -> Response {
         }
         _ => {}
     }
-    if let Some(Fact::CompleteLength(length)) = error.fact()
-        && let Ok(value) = HeaderValue::try_from(format!("bytes */{length}"))
+    let fact = match error.fact() {
+        Some(Fact::CompleteLength(length)) => Some((CONTENT_RANGE, format!("bytes */{length}"))),
+        Some(Fact::Allowed(methods)) => Some((ALLOW, methods.clone())),
+        Some(Fact::MissingParts(_) | Fact::Expected { .. }) | None => None,
+    };
+    if let Some((name, text)) = fact
+        && let Ok(value) = HeaderValue::try_from(text)
     {
-        headers.insert(CONTENT_RANGE, value);
-    }
-    response
-}
-
-/// The answer to a method that a resource does not have.
-pub(crate) fn method_not_allowed(allowed: &str, trace: TraceId) -> Response {
-    let error = Error::new(Code::MethodNotAllowed, format!("This resource takes {allowed}."));
-    let mut response = render(&error, trace);
-    if let Ok(value) = HeaderValue::try_from(allowed) {
-        response.headers_mut().insert(ALLOW, value);
+        headers.insert(name, value);
     }
     response
 }

@@ -6,9 +6,9 @@ use crate::render::Response;
 use crate::{App, buckets, files, pipeline, system, uploads, zip};
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, on};
-use carrack_domain::{Action, Result};
+use carrack_domain::error::Fact;
+use carrack_domain::{Action, Code, Error, Result};
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, OnceLock};
 
@@ -112,23 +112,44 @@ pub fn router(app: Arc<App>) -> Router {
     }
     router
         .fallback(|State(app): State<Arc<App>>, request: Request| async move {
-            wrap(pipeline::not_found(&app, &request))
+            pipeline::serve(app, &NOWHERE, request).await.map(axum::body::Body::new)
         })
         .method_not_allowed_fallback(|State(app): State<Arc<App>>, request: Request| async move {
-            let allowed = allowed(&request);
-            wrap(pipeline::method_not_allowed(&app, &allowed, &request))
+            pipeline::serve(app, &NO_SUCH_METHOD, request).await.map(axum::body::Body::new)
         })
         .with_state(app)
 }
 
-fn wrap(response: Response) -> axum::response::Response {
-    response.map(axum::body::Body::new).into_response()
-}
+/// What a path without a route comes to: a request like any other, counted and logged.
+static NOWHERE: Route = Route {
+    methods: &[],
+    path: "(none)",
+    action: Action::Public,
+    handler: |_| {
+        Box::pin(async {
+            Err(Error::new(Code::RouteNotFound, "Nothing is at this path. /docs says what there is."))
+        })
+    },
+    meters: OnceLock::new(),
+};
 
-/// The methods of the resource that a request is for.
-fn allowed(request: &Request) -> String {
-    let path =
-        request.extensions().get::<axum::extract::MatchedPath>().map_or("", |matched| matched.as_str());
+/// What a method that the resource does not have comes to.
+static NO_SUCH_METHOD: Route = Route {
+    methods: &[],
+    path: "(method)",
+    action: Action::Public,
+    handler: |call| {
+        Box::pin(async move {
+            let allowed = allowed(call.matched_path());
+            Err(Error::new(Code::MethodNotAllowed, format!("This resource takes {allowed}."))
+                .with_fact(Fact::Allowed(allowed)))
+        })
+    },
+    meters: OnceLock::new(),
+};
+
+/// The methods of the resource with this template.
+fn allowed(path: &str) -> String {
     let mut allowed = Vec::new();
     for route in ROUTES.iter().filter(|route| route.path == path) {
         for method in route.methods {

@@ -3,9 +3,9 @@
 use carrack_domain::Entropy;
 use carrack_domain::id::hex;
 use rustix::fs::FlockOperation;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The data folder, locked as long as this lives.
@@ -17,7 +17,7 @@ pub(crate) struct DataFolder {
 /// Makes the folder if it is not there and locks it. The error is a sentence for the operator.
 pub(crate) fn open(path: &Path) -> Result<DataFolder, String> {
     let shown = path.display();
-    std::fs::create_dir_all(path).map_err(|error| {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
         let kind = error.kind();
         if matches!(kind, io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) {
             format!("the data folder {shown} is not a folder. Name another one with --data.")

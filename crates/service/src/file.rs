@@ -53,11 +53,16 @@ impl Files {
 
     /// Deletes a file, and its bytes as soon as nothing needs them.
     pub async fn delete(&self, grant: &Grant<DeleteFile>, precondition: &Precondition) -> Result<()> {
-        let orphan = self.core.facts.delete_file(grant.resource(), precondition).await?;
-        if let Some(blob) = orphan {
-            self.maintenance.collect(blob).await;
-        }
-        Ok(())
+        let (core, maintenance) = (self.core.clone(), self.maintenance.clone());
+        let (place, precondition) = (grant.resource().clone(), precondition.clone());
+        // To the end although the client goes away: the catalog would delete the file, and the facts would keep it.
+        let work = async move {
+            if let Some(blob) = core.facts.delete_file(&place, &precondition).await? {
+                maintenance.collect(blob).await;
+            }
+            Ok(())
+        };
+        self.core.to_the_end(work).await
     }
 
     /// The file and what each of its pieces hashes to. The list is computed when it is first asked for, by reading

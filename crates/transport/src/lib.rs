@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct Options {
 
 /// Bytes of a request's head, and of the buffer an upload is read into.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
+/// Bytes the kernel takes from us before it has sent those it has.
+const UNSENT_BYTES_MAX: u32 = 512 << 10;
 /// Streams of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 /// What an HTTP/2 client may send unacknowledged: at 50 ms round trip a window of 8 MiB carries 160 MiB/s.
@@ -154,7 +157,7 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if stream.set_nodelay(true).is_err() {
+    if tune(&stream).is_err() {
         return;
     }
     let connection = Connection::new(stream, protocol.header_timeout);
@@ -173,6 +176,13 @@ where
         // A client that goes away, or talks something else than HTTP: nothing an operator has to act on.
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// No waiting for more to send, and no more in the kernel than keeps the line busy: a client that stands still would
+/// otherwise hold megabytes of its memory.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
 }
 
 /// HTTP/1 passes a body's bytes to [`Connection`] as they are; HTTP/2 copies them into frames.

@@ -3,8 +3,8 @@
 use crate::connection::Session;
 use crate::failure::Failure;
 use crate::place::Place;
-use carrack_client::{ArchiveRequest, Compression, Progress, local_path};
-use clap::{Args, ValueEnum};
+use carrack_client::{ArchiveRequest, Progress, local_path};
+use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,24 +16,11 @@ pub(crate) struct ZipArgs {
     /// The archive, or - for standard output; the prefix's last segment with .zip when absent.
     #[arg(long, short, value_name = "FILE.zip|-")]
     output: Option<PathBuf>,
-    /// Keep the files as they are, or deflate them.
-    #[arg(long, value_enum, default_value_t = Kind::Store)]
-    compression: Kind,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Kind {
-    Store,
-    Deflate,
 }
 
 pub(crate) async fn run(session: &Session, args: ZipArgs) -> Result<(), Failure> {
     let source = Place::parse(&args.source)?;
-    let compression = match args.compression {
-        Kind::Store => Compression::Store,
-        Kind::Deflate => Compression::Deflate,
-    };
-    let request = ArchiveRequest { bucket: source.bucket.clone(), prefix: source.rest.clone(), compression };
+    let request = ArchiveRequest { bucket: source.bucket.clone(), prefix: source.rest.clone() };
     let transfer = session.bars.transfer();
     let watch: Arc<dyn Progress> = transfer.clone();
     if args.output.as_deref() == Some(Path::new("-")) {

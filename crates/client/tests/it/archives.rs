@@ -3,12 +3,12 @@
 use crate::faults::Fault;
 use crate::server::Server;
 use crate::{Counted, client, content};
-use carrack_client::{ArchiveRequest, ClientError, Compression, NoProgress, part_path};
+use carrack_client::{ArchiveRequest, ClientError, NoProgress, part_path};
 use std::fs;
 use std::sync::Arc;
 
 fn request() -> ArchiveRequest {
-    ArchiveRequest { bucket: "default".into(), prefix: "a b/".into(), compression: Compression::Store }
+    ArchiveRequest { bucket: "default".into(), prefix: "a b/".into() }
 }
 
 #[tokio::test]

@@ -154,7 +154,13 @@ pub(crate) async fn roll_forward(core: &Arc<Core>, upload: Upload) -> Result<(Fi
 async fn publish(core: &Arc<Core>, upload: Upload, blob: Blob) -> Result<(File, Option<BlobId>)> {
     let blob = Blob { size: upload.parts.size(), ..blob };
     let id = upload.id;
-    core.storage.publish(id, blob.id, blob.size).await?;
+    if let Err(error) = core.storage.publish(id, blob.id, blob.size).await {
+        if error.code() == Code::DataLost {
+            // There is nothing left to roll forward: open again, it can be deleted and will expire.
+            core.catalog.abandon_finish(&id, blob.id).await?;
+        }
+        return Err(error);
+    }
     let precondition = precondition_of(&upload);
     let new = NewFile {
         target: upload.target,

@@ -96,6 +96,8 @@ impl Uploads {
 
     /// The caller's upload of this id; somebody else's is `upload_not_found`. What it writes to is authorised again:
     /// the id alone opens nothing.
+    ///
+    /// One that ran out of time is `upload_expired` from then on, whether it has been swept yet or not.
     pub(super) async fn own(&self, grant: &Grant<UseUploads>, id: UploadId) -> Result<Upload> {
         let upload = self.core.catalog.upload(&id).await?;
         if upload.owner != grant.principal().subject() {
@@ -103,6 +105,9 @@ impl Uploads {
         }
         let place = FileRef { bucket: upload.target.bucket.clone(), key: upload.target.key.clone() };
         access::authorize::<WriteFile>(grant.principal(), place)?;
+        if upload.state == UploadState::Open && upload.expires_at < self.core.clock.now() {
+            return Err(Error::new(Code::UploadExpired, "This upload ran out of time. Begin a new one."));
+        }
         Ok(upload)
     }
 
@@ -169,7 +174,8 @@ impl Uploads {
         let work = async move {
             let result = part.receive(body).await;
             let label = match &result {
-                Ok(_) => "ok",
+                Ok((_, Arrival::New)) => "ok",
+                Ok((_, Arrival::Repeated)) => "duplicate",
                 Err(error) => match error.code() {
                     Code::PartConflict => "conflict",
                     Code::DigestMismatch => "digest",
@@ -178,7 +184,7 @@ impl Uploads {
                 },
             };
             ::metrics::counter!(metrics::UPLOAD_PARTS, "result" => label).increment(1);
-            result
+            result.map(|(part, _)| part)
         };
         self.core.to_the_end(work).await
     }
@@ -206,6 +212,12 @@ fn check_open(upload: &Upload) -> Result<()> {
     }
 }
 
+/// Whether a part was there before.
+enum Arrival {
+    New,
+    Repeated,
+}
+
 /// One part being received. Holds the claim until nothing is being written any more.
 struct Part {
     core: Arc<Core>,
@@ -218,11 +230,11 @@ struct Part {
 }
 
 impl Part {
-    async fn receive(self, mut body: Body) -> Result<PartStored> {
+    async fn receive(self, mut body: Body) -> Result<(PartStored, Arrival)> {
         // Looked up under the claim: whoever held it before may have recorded the part just now.
         match self.core.catalog.extent(&self.upload.id, self.offset).await? {
-            Some(stored) => self.compare(&mut body, &stored).await,
-            None => self.store(&mut body).await,
+            Some(stored) => Ok((self.compare(&mut body, &stored).await?, Arrival::Repeated)),
+            None => Ok((self.store(&mut body).await?, Arrival::New)),
         }
     }
 

@@ -187,9 +187,9 @@ impl Inner {
             .write(true)
             .create_new(true)
             .open(&path)
-            .map_err(|e| failure("create stage", e))?;
+            .map_err(|e| failure("create_stage", e))?;
         let prepared = self.reserve(&file, size).and_then(|()| match (kind, self.durability) {
-            (StageKind::Session, Durability::Power) => sync::file("create stage", &self.staging),
+            (StageKind::Session, Durability::Power) => sync::file("create_stage", &self.staging),
             (StageKind::Request, _) | (_, Durability::Process) => Ok(()),
         });
         if prepared.is_err()
@@ -209,7 +209,7 @@ impl Inner {
             Ok(()) => Ok(()),
             // The filesystem cannot reserve; a full disk will then be noticed while writing.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(errno) => Err(failure("reserve space", errno.into())),
+            Err(errno) => Err(failure("reserve_space", errno.into())),
         }
     }
 
@@ -221,9 +221,9 @@ impl Inner {
             Ok(file) => file,
             // Published before a crash, or never there: the blob itself tells.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return self.confirm(blob, size),
-            Err(error) => return Err(failure("open stage", error)),
+            Err(error) => return Err(failure("open_stage", error)),
         };
-        let found = file.metadata().map_err(|e| failure("stat stage", e))?.len();
+        let found = file.metadata().map_err(|e| failure("stat_stage", e))?.len();
         if found != size {
             return Err(lost(format!("stage {stage} has {found} bytes instead of {size}")));
         }
@@ -234,7 +234,7 @@ impl Inner {
             return Err(error);
         }
         rustix::fs::renameat_with(rustix::fs::CWD, &from, rustix::fs::CWD, &to, RenameFlags::NOREPLACE)
-            .map_err(|e| failure("name blob", e.into()))?;
+            .map_err(|e| failure("name_blob", e.into()))?;
         if self.durability == Durability::Power {
             sync::folder("publish", &self.shard_path(blob.as_bytes()[0]))?;
             sync::file("publish", &self.staging)?;
@@ -246,7 +246,7 @@ impl Inner {
     fn confirm(&self, blob: BlobId, size: u64) -> Result<()> {
         read::open(self, blob, size)?;
         if self.durability == Durability::Power {
-            let file = File::open(self.blob_path(blob)).map_err(|e| failure("open blob", e))?;
+            let file = File::open(self.blob_path(blob)).map_err(|e| failure("open_blob", e))?;
             sync::file("publish", &file)?;
             sync::folder("publish", &self.shard_path(blob.as_bytes()[0]))?;
         }
@@ -262,7 +262,7 @@ impl Inner {
     }
 
     fn names<T>(&self, folder: &Path, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<(T, u64)>> {
-        let read = |e| failure("list folder", e);
+        let read = |e| failure("list_folder", e);
         let mut found = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(read)? {
             let entry = entry.map_err(read)?;
@@ -297,9 +297,9 @@ impl Storage for LocalStore {
 
     async fn read_stage(&self, stage: UploadId, offset: u64, len: usize) -> Result<Bytes> {
         self.blocking("read_stage", move |inner| {
-            let file = File::open(inner.stage_path(stage)).map_err(|e| failure("open stage", e))?;
+            let file = File::open(inner.stage_path(stage)).map_err(|e| failure("open_stage", e))?;
             let mut buffer = vec![0; len];
-            file.read_exact_at(&mut buffer, offset).map_err(|e| failure("read stage", e))?;
+            file.read_exact_at(&mut buffer, offset).map_err(|e| failure("read_stage", e))?;
             Ok(buffer.into())
         })
         .await
@@ -307,7 +307,7 @@ impl Storage for LocalStore {
 
     async fn discard_stage(&self, stage: UploadId) -> Result<()> {
         self.blocking("discard_stage", move |inner| {
-            inner.remove("discard stage", &inner.stage_path(stage))?;
+            inner.remove("discard_stage", &inner.stage_path(stage))?;
             inner.poisoned.lock().unwrap_or_else(PoisonError::into_inner).remove(&stage);
             Ok(())
         })
@@ -317,7 +317,7 @@ impl Storage for LocalStore {
     async fn delete(&self, blob: BlobId) -> Result<()> {
         self.blocking("delete", move |inner| {
             // In this order, see `read::open`.
-            let removed = inner.remove("delete blob", &inner.blob_path(blob));
+            let removed = inner.remove("delete_blob", &inner.blob_path(blob));
             inner.open_blobs.remove(&blob);
             removed
         })
@@ -328,7 +328,7 @@ impl Storage for LocalStore {
         self.blocking("stat", move |inner| match std::fs::metadata(inner.blob_path(blob)) {
             Ok(metadata) => Ok(Some(metadata.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failure("stat blob", error)),
+            Err(error) => Err(failure("stat_blob", error)),
         })
         .await
     }

@@ -58,7 +58,7 @@ impl LocalReader {
             let load = move |_: &Inner| file.load(offset, len).map_err(|error| read_failure(blob, error));
             self.store.blocking("read", load).await?;
         }
-        file.bytes(offset, len).map_err(|error| failure("map blob", error))
+        file.bytes(offset, len).map_err(|error| failure("map_blob", error))
     }
 }
 
@@ -70,14 +70,14 @@ pub(super) fn open(inner: &Inner, blob: BlobId, size: u64) -> Result<Arc<MappedF
             inner.open_blobs.remove(&blob);
             return Err(lost(format!("blob {blob} is gone")));
         }
-        Err(error) => return Err(failure("open blob", error)),
+        Err(error) => return Err(failure("open_blob", error)),
     };
-    let facts = file.try_clone().map_err(|e| failure("open blob", e))?;
-    let file = MappedFile::new(file, size).map_err(|e| failure("open blob", e))?;
+    let facts = file.try_clone().map_err(|e| failure("open_blob", e))?;
+    let file = MappedFile::new(file, size).map_err(|e| failure("open_blob", e))?;
     inner.open_blobs.insert(blob, file.clone());
     // Looked at after it is in the cache: whoever deletes the blob unlinks it first and drops it from the cache then,
     // so one of the two notices the other and no deleted file stays open in the cache.
-    let facts = facts.metadata().map_err(|e| failure("stat blob", e))?;
+    let facts = facts.metadata().map_err(|e| failure("stat_blob", e))?;
     if facts.nlink() == 0 || facts.len() != size {
         inner.open_blobs.remove(&blob);
     }
@@ -94,7 +94,7 @@ fn buffer_len(len: u64) -> Result<usize> {
 fn read_failure(blob: BlobId, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => lost(format!("blob {blob} was cut short while it was read")),
-        _ => failure("read blob", error),
+        _ => failure("read_blob", error),
     }
 }
 

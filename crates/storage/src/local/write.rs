@@ -1,11 +1,12 @@
 //! Writing one extent: hash and write on a thread that may block, while the next bytes are received.
 
-use super::{Inner, failure, sync};
+use super::{Inner, failure, lost, sync};
 use crate::{Durability, ExtentWriter, Flush, Observer};
 use async_trait::async_trait;
 use bytes::Bytes;
 use carrack_domain::{Error, Result, UploadId};
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -39,7 +40,10 @@ impl LocalWriter {
     ) -> Result<Box<dyn ExtentWriter>> {
         inner.check_poison(stage)?;
         let path = inner.stage_path(stage);
-        let file = File::options().write(true).open(path).map_err(|e| failure("open stage", e))?;
+        let file = File::options().write(true).open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => lost(format!("stage {stage} is gone")),
+            _ => failure("open_stage", error),
+        })?;
         let sink = Sink { inner, stage, file, offset, observer };
         Ok(Box::new(LocalWriter { state: State::Idle(Box::new(sink)) }))
     }
@@ -74,7 +78,7 @@ impl ExtentWriter for LocalWriter {
             return Ok(());
         }
         let synced = tokio::task::spawn_blocking(move || {
-            let result = sync::data("sync extent", &sink.file);
+            let result = sync::data("sync_extent", &sink.file);
             if result.is_err() {
                 sink.inner.poison(sink.stage);
             }
@@ -95,12 +99,12 @@ impl Sink {
     fn write(&mut self, batch: &[Bytes]) -> Result<()> {
         let total: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
         // Reserved space is the file's own already; what grows past the end has to leave the reserve alone.
-        let allocated = self.file.metadata().map_err(|e| failure("stat stage", e))?.len();
+        let allocated = self.file.metadata().map_err(|e| failure("stat_stage", e))?.len();
         let grows = self.offset + total > allocated;
         let _pledge = if grows { Some(self.inner.pledge(total)?) } else { None };
         for bytes in batch {
             (self.observer)(bytes);
-            self.file.write_all_at(bytes, self.offset).map_err(|e| failure("write extent", e))?;
+            self.file.write_all_at(bytes, self.offset).map_err(|e| failure("write_extent", e))?;
             self.offset += bytes.len() as u64;
         }
         Ok(())
