@@ -103,52 +103,55 @@ async fn a_key_has_at_most_1024_bytes() {
     super::answers::refused(far, 400, "invalid_key").await;
 }
 
+/// Texts that are unusual, and keys all the same.
+#[rustfmt::skip]
+const UNUSUAL: &[&str] = &[
+    "plain",
+    "with space",
+    " leading",
+    "trailing ",
+    "plus+plus",
+    "100%",
+    "%2e%2e",
+    "a?b",
+    "a#b",
+    "a&b=c",
+    "a;b",
+    "a:b",
+    "a\\b",
+    "..a",
+    "a..",
+    "...",
+    ".hidden",
+    "~",
+    "*",
+    "\"quoted\"",
+    "<tag>",
+    "{brace}",
+    "a|b",
+    "^",
+    "`",
+    "[x]",
+    "@",
+    "!$'(),",
+    "Grüße",
+    "日本語/ファイル.txt",
+    "emoji😀",
+    "e\u{301}",
+    "\u{e9}",
+    "CON",
+    "a/CON/NUL.txt",
+    "deep/a/b/c/d/e/f/g/h/i",
+    "\u{feff}bom",
+    "\u{202e}reversed",
+    "\u{a0}",
+];
+
 #[tokio::test]
 async fn every_other_text_is_a_key_and_comes_back() {
     let server = Server::start();
-    let texts = [
-        "plain",
-        "with space",
-        " leading",
-        "trailing ",
-        "plus+plus",
-        "100%",
-        "%2e%2e",
-        "a?b",
-        "a#b",
-        "a&b=c",
-        "a;b",
-        "a:b",
-        "a\\b",
-        "..a",
-        "a..",
-        "...",
-        ".hidden",
-        "~",
-        "*",
-        "\"quoted\"",
-        "<tag>",
-        "{brace}",
-        "a|b",
-        "^",
-        "`",
-        "[x]",
-        "@",
-        "!$'(),",
-        "Grüße",
-        "日本語/ファイル.txt",
-        "emoji😀",
-        "e\u{301}",
-        "\u{e9}",
-        "CON",
-        "a/CON/NUL.txt",
-        "deep/a/b/c/d/e/f/g/h/i",
-        "\u{feff}bom",
-        "\u{202e}reversed",
-        "\u{a0}",
-    ];
     let mut expected = BTreeSet::new();
-    for text in texts {
+    for text in UNUSUAL {
         let encoded: String = text
             .bytes()
             .map(|b| {
@@ -164,22 +167,22 @@ async fn every_other_text_is_a_key_and_comes_back() {
         let stored = ask(&server, put).await;
         assert_eq!(stored.status, 201, "{text:?}: {stored:?}");
         let file: serde_json::Value = serde_json::from_slice(&stored.body).unwrap();
-        assert_eq!(file["key"], text);
+        assert_eq!(file["key"], *text);
         // Where it says the file is, the file is.
         for target in [stored.header("location"), &path] {
             assert_eq!(ask(&server, head("GET", target, "")).await.body, text.as_bytes(), "{target}");
         }
-        expected.insert(text.to_owned());
+        expected.insert((*text).to_owned());
     }
     let listed: Vec<String> = keys(&server, "default").await;
     assert!(listed.iter().is_sorted());
     assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), expected);
-    for text in texts {
+    for text in UNUSUAL {
         let list = server.get("/v1/files/default").query(&[("prefix", text)]).send().await.unwrap();
         let list = json(list, 200).await;
-        assert!(list["files"].as_array().unwrap().iter().any(|file| file["key"] == text), "{text:?}");
+        assert!(list["files"].as_array().unwrap().iter().any(|file| file["key"] == *text), "{text:?}");
     }
-    assert_eq!((stages(&server).len(), blobs(&server).len()), (0, texts.len()));
+    assert_eq!((stages(&server).len(), blobs(&server).len()), (0, UNUSUAL.len()));
 }
 
 #[tokio::test]
