@@ -1,10 +1,13 @@
 //! Clients that go away leave nothing open and nothing stored.
 
 use super::disk::{blobs, descriptors, stages};
-use super::wait::until;
+use super::wait::{until, until_async};
 use super::wire::Wire;
-use crate::server::{Server, content};
+use crate::server::{Server, TOKEN, content};
 use serde_json::Value;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 const TIMES: usize = 200;
 /// At once, so that aborts overlap each other.
@@ -66,4 +69,29 @@ async fn uploads_that_are_aborted_leave_no_descriptor_open_and_no_stage() {
     let list: Value = server.get("/v1/files/default").send().await.unwrap().json().await.unwrap();
     assert_eq!(list["files"].as_array().unwrap().len(), 1, "{list}");
     assert_eq!(blobs(&server.data).len(), 1);
+}
+
+/// The connection is reset, so that the server drops the request at whatever point it is.
+#[tokio::test]
+async fn a_deletion_whose_client_has_gone_is_done_wholly_or_not_at_all() {
+    let server = Server::start();
+    let request =
+        format!("DELETE /v1/files/default/f HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
+    for round in 0..100 {
+        server.put("/v1/files/default/f").body("some bytes").send().await.unwrap();
+        assert_eq!(server.get("/v1/files/default/f").send().await.unwrap().status(), 200);
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.set_zero_linger().unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // Not a wait for something: another moment in each round.
+        tokio::time::sleep(Duration::from_micros(round * 40)).await;
+        drop(stream);
+        until_async("listing and file agree", async || {
+            let list = server.get("/v1/files/default").send().await.unwrap();
+            let list: Value = list.json().await.unwrap();
+            let listed = !list["files"].as_array().unwrap().is_empty();
+            listed == (server.get("/v1/files/default/f").send().await.unwrap().status() == 200)
+        })
+        .await;
+    }
 }

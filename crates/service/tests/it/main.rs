@@ -1,0 +1,157 @@
+//! The product over a real catalog and a real disk, without HTTP: what only shows from inside.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests are tests, which clippy does not see in an integration test"
+)]
+
+use bytes::Bytes;
+use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
+use carrack_domain::access::{FileRef, Permission, authorize};
+use carrack_domain::file::{File, Precondition};
+use carrack_domain::{BucketName, Clock, Code, Entropy, Grant, Key, Timestamp};
+use carrack_service::access::Access;
+use carrack_service::facts::Facts;
+use carrack_service::maintenance::Reconciled;
+use carrack_service::upload::Put;
+use carrack_service::{Core, Limits, Service};
+use carrack_storage::{Durability, LocalOptions, LocalStore};
+use futures_util::{FutureExt, stream};
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
+
+struct Counting(AtomicU64);
+
+impl Entropy for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(0);
+        let next = self.0.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+        let len = bytes.len().min(next.len());
+        bytes[..len].copy_from_slice(&next[..len]);
+    }
+}
+
+struct Standing;
+
+impl Clock for Standing {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000)
+    }
+}
+
+/// The product, its catalog to be looked into, and the folder that goes with it.
+struct Rooms {
+    service: Service,
+    catalog: Arc<SqliteCatalog>,
+    folder: TempDir,
+}
+
+impl Rooms {
+    async fn open() -> Rooms {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteOptions { path: folder.path().join("catalog.sqlite"), readers: 2, queue: 16 };
+        let catalog = Arc::new(SqliteCatalog::open(options).unwrap());
+        let storage = LocalStore::open(LocalOptions {
+            folder: folder.path().to_owned(),
+            durability: Durability::Process,
+            reserve_bytes: 0,
+            open_blobs_max: 16,
+        });
+        let core = Core {
+            catalog: catalog.clone(),
+            facts: Facts::new(catalog.clone()),
+            storage: Arc::new(storage.unwrap()),
+            clock: Arc::new(Standing),
+            entropy: Arc::new(Counting(AtomicU64::new(1))),
+            limits: Limits {
+                file_size_max: 1 << 30,
+                part_size: NonZeroU64::new(1 << 20).unwrap(),
+                upload_ttl: Duration::from_secs(60),
+                archive_entries_max: 10,
+                archive_bytes_max: 1 << 30,
+            },
+            tasks: TaskTracker::new(),
+        };
+        let service = Service::new(core, Access::new("root"));
+        service.buckets.ensure_default().await.unwrap();
+        Rooms { service, catalog, folder }
+    }
+
+    fn grant<P: Permission<Resource = FileRef>>(&self, key: &str) -> Grant<P> {
+        let principal = self.service.access.authenticate(Some("root")).unwrap();
+        let bucket = BucketName::parse("default").unwrap();
+        authorize(&principal, FileRef { bucket, key: Key::parse(key).unwrap() }).unwrap()
+    }
+
+    async fn put(&self, key: &str) -> File {
+        let body = Box::pin(stream::iter([Ok(Bytes::from_static(b"some bytes"))]));
+        self.service.uploads.put(&self.grant(key), Put::default(), body).await.unwrap().0
+    }
+
+    fn blob_path(&self, file: &File) -> PathBuf {
+        let id = file.blob.id.to_string();
+        self.folder.path().join("blobs").join(&id[..2]).join(id)
+    }
+}
+
+async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !reached().await {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn reconciling_counts_records_whose_bytes_are_gone_or_cut_short() {
+    let rooms = Rooms::open().await;
+    let whole = rooms.service.maintenance.reconcile();
+    assert_eq!(whole.await.unwrap(), Reconciled { lost: 0, orphans: 0 });
+    let (gone, short, _whole) = (rooms.put("gone").await, rooms.put("short").await, rooms.put("whole").await);
+    assert_eq!(rooms.service.maintenance.reconcile().await.unwrap().lost, 0);
+    std::fs::remove_file(rooms.blob_path(&gone)).unwrap();
+    std::fs::File::options().write(true).open(rooms.blob_path(&short)).unwrap().set_len(3).unwrap();
+    assert_eq!(rooms.service.maintenance.reconcile().await.unwrap(), Reconciled { lost: 2, orphans: 0 });
+    rooms.service.files.delete(&rooms.grant("gone"), &Precondition::None).await.unwrap();
+    rooms.put("short").await;
+    assert_eq!(
+        rooms.service.maintenance.reconcile().await.unwrap().lost,
+        0,
+        "what nothing names is not lost"
+    );
+}
+
+#[tokio::test]
+async fn reconciling_leaves_young_bytes_and_foreign_files_alone() {
+    let rooms = Rooms::open().await;
+    let shard = rooms.folder.path().join("blobs/00");
+    let stray = shard.join("00112233445566778899aabbccddeeff");
+    let foreign = shard.join("README");
+    std::fs::write(&stray, "perhaps being committed").unwrap();
+    std::fs::write(&foreign, "not ours").unwrap();
+    assert_eq!(rooms.service.maintenance.reconcile().await.unwrap().orphans, 0);
+    assert!(stray.exists() && foreign.exists());
+}
+
+/// A client that goes away drops the request. The catalog has the command by then and will carry it out.
+#[tokio::test]
+async fn a_deletion_nobody_waits_for_any_more_is_forgotten_by_the_facts_too() {
+    let rooms = Rooms::open().await;
+    rooms.put("f").await;
+    let read = rooms.grant("f");
+    rooms.service.files.get(&read).await.unwrap();
+    let delete = rooms.grant("f");
+    assert!(rooms.service.files.delete(&delete, &Precondition::None).now_or_never().is_none());
+    let place = delete.resource();
+    until("the catalog has deleted it", async || {
+        let found = rooms.catalog.file(&place.bucket, &place.key).await;
+        found.is_err_and(|error| error.code() == Code::FileNotFound)
+    })
+    .await;
+    until("the facts have forgotten it", async || rooms.service.files.get(&read).await.is_err()).await;
+}
