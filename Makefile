@@ -37,6 +37,10 @@ advisories: ## Known vulnerabilities of dependencies; needs the network
 check: ## Unit, property, conformance and black-box tests
 	$(CARGO) test --locked --workspace
 
+.PHONY: soak
+soak: ## Kills the server 200 times under load and looks for what was acknowledged
+	CARRACK_KILLS=200 $(CARGO) test --locked --release -p carrack --test it operations::crash -- --nocapture
+
 .PHONY: bench
 bench: ## The figures of the main job, on the release binary
 	$(CARGO) build --locked --release --bin carrack

@@ -14,10 +14,6 @@ use connection::{Connection, Session};
 use failure::Failure;
 use std::process::ExitCode;
 
-/// Requests are many small allocations on several threads; see docs/decisions for what this one was measured to save.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// A self-hosted file-transfer server, and its client.
 #[derive(Parser)]
 #[command(name = "carrack", version, propagate_version = true)]

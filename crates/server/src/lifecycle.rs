@@ -120,25 +120,8 @@ async fn listen(config: &Config, app: App, stop: &CancellationToken, rooms: &Roo
 
 async fn open(config: &Config) -> Result<Rooms, String> {
     let folder = data::open(&config.data)?;
-    let catalog: Arc<dyn Catalog> = match config.catalog.url {
-        CatalogKind::Sqlite => {
-            let readers = std::thread::available_parallelism().map_or(4, |n| n.get().max(2) * 2);
-            let path = folder.path.join("catalog.sqlite");
-            let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE };
-            Arc::new(SqliteCatalog::open(options).map_err(|error| error.to_string())?)
-        }
-    };
-    let storage: Arc<dyn Storage> = match config.storage.kind {
-        StorageKind::Disk => {
-            let options = LocalOptions {
-                folder: folder.path.clone(),
-                durability: config.uploads.durability,
-                reserve_bytes: config.storage.reserve,
-                open_blobs_max: open_blobs_max(),
-            };
-            Arc::new(LocalStore::open(options).map_err(|error| error.to_string())?)
-        }
-    };
+    let storage = open_storage(config, &folder)?;
+    let catalog = open_catalog(config, &folder, &*storage).await?;
     let token = data::root_token(&folder, &SystemEntropy)?;
     let tasks = TaskTracker::new();
     let core = Core {
@@ -164,6 +147,53 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         .await
         .map_err(|error| format!("the catalog is not usable: {}", error.chain()))?;
     Ok(Rooms { service, catalog, tasks, _folder: folder })
+}
+
+fn open_storage(config: &Config, folder: &DataFolder) -> Result<Arc<dyn Storage>, String> {
+    match config.storage.kind {
+        StorageKind::Disk => {
+            let options = LocalOptions {
+                folder: folder.path.clone(),
+                durability: config.uploads.durability,
+                reserve_bytes: config.storage.reserve,
+                open_blobs_max: open_blobs_max(),
+            };
+            Ok(Arc::new(LocalStore::open(options).map_err(|error| error.to_string())?))
+        }
+    }
+}
+
+async fn open_catalog(
+    config: &Config,
+    folder: &DataFolder,
+    storage: &dyn Storage,
+) -> Result<Arc<dyn Catalog>, String> {
+    match config.catalog.url {
+        CatalogKind::Sqlite => {
+            let path = folder.path.join("catalog.sqlite");
+            if !path.exists() {
+                refuse_bytes_without_catalog(folder, storage).await?;
+            }
+            let readers = std::thread::available_parallelism().map_or(4, |n| n.get().max(2) * 2);
+            let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE };
+            Ok(Arc::new(SqliteCatalog::open(options).map_err(|error| error.to_string())?))
+        }
+    }
+}
+
+/// A new catalog knows of no file: beside it, every stored byte would count as left over, and be deleted in time.
+async fn refuse_bytes_without_catalog(folder: &DataFolder, storage: &dyn Storage) -> Result<(), String> {
+    for shard in 0..=u8::MAX {
+        let blobs = storage.blobs(shard).await.map_err(|error| error.chain())?;
+        if !blobs.is_empty() {
+            return Err(format!(
+                "the data folder {} holds stored files but no catalog.sqlite: restore the catalog from a backup, or move \
+                 the folder away to begin anew.",
+                folder.path.display()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A quarter of the descriptors this process may have: the rest is for connections and uploads.

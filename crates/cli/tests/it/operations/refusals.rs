@@ -66,6 +66,24 @@ fn a_data_folder_that_is_a_file() {
     says(&refused_with(&[], &[("CARRACK_DATA", "")]), &["setting data", "the path of a folder"]);
 }
 
+#[tokio::test]
+async fn stored_files_without_their_catalog() {
+    let mut server = Server::start();
+    let stored = server.put("/v1/files/default/kept").body("kept").send().await.unwrap();
+    assert_eq!(stored.status(), 201);
+    server.stop();
+    let catalog = server.data.join("catalog.sqlite");
+    let aside = server.data.join("aside");
+    std::fs::rename(&catalog, &aside).unwrap();
+    let data = server.data.to_str().unwrap();
+    for _ in 0..2 {
+        says(&refused_with(&["--data", data], &[]), &[data, "no catalog.sqlite", "restore", "move"]);
+    }
+    std::fs::rename(&aside, &catalog).unwrap();
+    let server = Setup::new().data(&server.data).start();
+    assert_eq!(server.get("/v1/files/default/kept").send().await.unwrap().text().await.unwrap(), "kept");
+}
+
 #[test]
 fn a_catalog_of_a_newer_version() {
     let mut server = Server::start();
