@@ -286,7 +286,7 @@ mod tests {
                 Fragment::decode(&piece.encode()).unwrap()
             }).collect();
             let join = |pieces: &[Fragment], start: usize| pieces.iter()
-                .fold(Some(Fragment::new(start as u64)), |whole, piece| whole?.join(piece));
+                .try_fold(Fragment::new(start as u64), |whole, piece| whole.join(piece));
             let pivot = pivot.min(pieces.len());
             let left = join(&pieces[..pivot], 0).unwrap();
             let right = join(&pieces[pivot..], edges[pivot]).unwrap();
