@@ -16,7 +16,7 @@ const ABOVE_ALL_KEYS: &[u8] = &[0xff];
 
 /// Columns of [`bucket`].
 pub(super) const BUCKET: &str = "name, quota_bytes, used_bytes, reserved_bytes, file_count, created_at";
-/// Columns of [`file`], of a table or join in which no other has the same names.
+/// Columns of [`file()`], of a table or join in which no other has the same names.
 pub(super) const FILE: &str =
     "key, blob_id, size, crc32, blake3, sha256, file.created_at, created_by, content_type, metadata";
 /// Columns of [`upload`].
