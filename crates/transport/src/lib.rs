@@ -47,6 +47,8 @@ const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 /// Pause after the system refused a connection, usually for want of descriptors: trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a connection without a request so far is waited for at the stop.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(250);
 /// How long an answer given while draining may take once no transfer is left to wait for.
 const LATE_GRACE: Duration = Duration::from_millis(500);
 
@@ -162,12 +164,20 @@ where
     }
     let connection = Connection::new(stream, protocol.header_timeout);
     let builder = builder(&protocol);
-    let service = TowerToHyperService::new(service.map_request(promise));
+    let begun = CancellationToken::new();
+    let service = service.map_request({
+        let begun = begun.clone();
+        move |request| {
+            begun.cancel();
+            promise(request)
+        }
+    });
+    let service = TowerToHyperService::new(service);
     let serving = builder.serve_connection(TokioIo::new(connection), service);
     tokio::pin!(serving);
     let result = tokio::select! {
         result = serving.as_mut() => result,
-        () = protocol.stop.cancelled() => {
+        () = stopped(&protocol.stop, &begun) => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
@@ -176,6 +186,14 @@ where
         // A client that goes away, or talks something else than HTTP: nothing an operator has to act on.
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// Waits until a connection is to be ended. One that was opened just before the stop has its first request on the way:
+/// closing it at once would reset a client that did nothing wrong.
+async fn stopped(stop: &CancellationToken, begun: &CancellationToken) {
+    stop.cancelled().await;
+    // Whether it came or not, the connection ends now.
+    let _came = tokio::time::timeout(FIRST_REQUEST_GRACE, begun.cancelled()).await;
 }
 
 /// No waiting for more to send, and no more in the kernel than keeps the line busy: a client that stands still would
