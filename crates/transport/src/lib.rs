@@ -10,10 +10,13 @@ mod send;
 use connection::Connection;
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
+use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +55,28 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(250);
 /// How long an answer given while draining may take once no transfer is left to wait for.
 const LATE_GRACE: Duration = Duration::from_millis(500);
 
+/// What answers requests; every service of this shape does.
+pub trait Answers<B>:
+    tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S, B> Answers<B> for S where
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// The body of an answer; every body that can cross threads is one.
+pub trait Content: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static {}
+
+impl<B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static> Content for B {}
+
 /// Serves connections of `listener` with `service` until `stop`, then lets transfers finish for the grace period and
 /// breaks off what is left. Returns how many connections were broken off.
 ///
@@ -64,17 +89,8 @@ pub async fn serve<S, B>(
     stop: CancellationToken,
 ) -> usize
 where
-    S: tower::Service<
-            hyper::Request<Incoming>,
-            Response = hyper::Response<B>,
-            Error = std::convert::Infallible,
-        > + Clone
-        + Send
-        + 'static,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S: Answers<B>,
+    B: Content,
 {
     let door = Door { listener, permits: Arc::new(Semaphore::new(options.connections_max)) };
     let protocol = Protocol { header_timeout: options.header_timeout, keep_alive: true, stop: stop.clone() };
@@ -147,17 +163,8 @@ impl Door {
 
 async fn serve_one<S, B>(stream: TcpStream, service: S, protocol: Protocol, _permit: OwnedSemaphorePermit)
 where
-    S: tower::Service<
-            hyper::Request<Incoming>,
-            Response = hyper::Response<B>,
-            Error = std::convert::Infallible,
-        > + Clone
-        + Send
-        + 'static,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S: Answers<B>,
+    B: Content,
 {
     if tune(&stream).is_err() {
         return;
@@ -204,7 +211,7 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// HTTP/1 passes a body's bytes to [`Connection`] as they are; HTTP/2 copies them into frames.
-fn promise(mut request: hyper::Request<Incoming>) -> hyper::Request<Incoming> {
+fn promise(mut request: Request<Incoming>) -> Request<Incoming> {
     if request.version() <= hyper::Version::HTTP_11 {
         request.extensions_mut().insert(carrack_mapped::Recognised);
     }
