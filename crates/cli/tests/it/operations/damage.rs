@@ -165,3 +165,50 @@ async fn young_bytes_without_a_record_are_left_alone() {
     server.stop();
     assert!(stray.exists() && foreign.exists());
 }
+
+/// An upload of one part, that part stored or not.
+async fn upload(server: &Server, with_part: bool) -> String {
+    let wished = serde_json::json!({"bucket": "default", "key": "u", "size": 5});
+    let made = server.post("/v1/uploads").body(wished.to_string()).send().await.unwrap();
+    assert_eq!(made.status(), 201);
+    let made: Value = made.json().await.unwrap();
+    let path = format!("/v1/uploads/{}", made["upload_id"].as_str().unwrap());
+    if with_part {
+        let part = server.put(&format!("{path}/parts/1")).body("12345").send().await.unwrap();
+        assert_eq!(part.status(), 200);
+    }
+    path
+}
+
+#[tokio::test]
+async fn an_upload_whose_stage_is_gone_is_told_as_lost_and_can_be_given_up() {
+    for with_part in [true, false] {
+        let server = Server::start();
+        let path = upload(&server, with_part).await;
+        std::fs::remove_dir_all(server.data.join("staging")).unwrap();
+        std::fs::create_dir(server.data.join("staging")).unwrap();
+        let answer = if with_part {
+            server.post(&format!("{path}/complete")).send().await.unwrap()
+        } else {
+            server.put(&format!("{path}/parts/1")).body("12345").send().await.unwrap()
+        };
+        assert_eq!(answer.status(), 500);
+        assert_eq!(answer.json::<Value>().await.unwrap()["code"], "data_lost");
+        assert_eq!(server.get("/v1/files/default/u").send().await.unwrap().status(), 404);
+        assert_eq!(server.delete(&path).send().await.unwrap().status(), 204);
+        let bucket: Value = server.get("/v1/buckets/default").send().await.unwrap().json().await.unwrap();
+        assert_eq!(bucket["reserved_bytes"], 0, "its reservation is given back");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_ran_out_of_time_says_so_before_it_is_swept() {
+    let server = Setup::new().set("CARRACK_UPLOADS__TTL", "1ms").start();
+    let path = upload(&server, false).await;
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    for request in [server.get(&path), server.put(&format!("{path}/parts/1")).body("12345")] {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 410);
+        assert_eq!(answer.json::<Value>().await.unwrap()["code"], "upload_expired");
+    }
+}
