@@ -1,10 +1,10 @@
 //! Bodies: what arrives, with a bound on waiting for it, and what leaves, counted to the last byte.
 
-use crate::metrics;
+use crate::metrics::{self, MethodLabel};
 use crate::pipeline::Active;
 use axum::body::Body as AxumBody;
 use bytes::{Bytes, BytesMut};
-use carrack_domain::{Code, Error, Result};
+use carrack_domain::{Code, Error, Result, TraceId};
 use carrack_service::download::Transfer;
 use futures_util::StreamExt;
 use http_body::{Body, Frame, SizeHint};
@@ -119,7 +119,8 @@ type Step = (Box<Transfer>, Result<Option<Bytes>>);
 /// What is recorded when an answer has ended.
 pub(crate) struct Record {
     pub(crate) started: Instant,
-    pub(crate) method: &'static str,
+    pub(crate) trace: TraceId,
+    pub(crate) method: MethodLabel,
     pub(crate) active: Active,
     pub(crate) status: u16,
 }
@@ -155,7 +156,8 @@ impl ResponseBody {
 
     /// Ends the body as a broken one: the connection is cut short of its length, so nobody takes it for whole.
     fn fail(&mut self, error: Error) -> Poll<Option<std::result::Result<Frame<Bytes>, Error>>> {
-        tracing::error!(error = error.chain(), sent = self.sent, "an answer was broken off");
+        let trace_id = self.record.as_ref().map(|record| tracing::field::display(record.trace));
+        tracing::error!(trace_id, error = error.chain(), sent = self.sent, "an answer was broken off");
         self.failed = true;
         self.content = Content::Ended;
         Poll::Ready(Some(Err(error)))
@@ -214,43 +216,13 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         let Some(record) = self.record.take() else { return };
-        let Record { started, method, active, status } = record;
-        active.route.meters().response_bytes.increment(self.sent);
-        let route = active.route.path;
-        let seconds = started.elapsed().as_secs_f64();
-        ::metrics::histogram!(metrics::REQUEST_DURATION, "method" => method, "route" => route, "status" => status_label(status))
-            .record(seconds);
+        let Record { started, method, active, status, .. } = record;
+        let meters = active.route.meters();
+        meters.response_bytes.increment(self.sent);
+        meters.record(method, status, started.elapsed().as_secs_f64());
         if self.failed || self.remaining > 0 {
             let by = if self.failed { "server" } else { "client" };
-            ::metrics::counter!(metrics::ABORTED, "route" => route, "by" => by).increment(1);
+            ::metrics::counter!(metrics::ABORTED, "route" => active.route.path, "by" => by).increment(1);
         }
-    }
-}
-
-/// Statuses as label values without an allocation for each request.
-fn status_label(status: u16) -> &'static str {
-    match status {
-        200 => "200",
-        201 => "201",
-        204 => "204",
-        206 => "206",
-        304 => "304",
-        400 => "400",
-        401 => "401",
-        403 => "403",
-        404 => "404",
-        405 => "405",
-        408 => "408",
-        409 => "409",
-        410 => "410",
-        412 => "412",
-        413 => "413",
-        415 => "415",
-        416 => "416",
-        422 => "422",
-        500 => "500",
-        503 => "503",
-        507 => "507",
-        _ => "other",
     }
 }

@@ -31,8 +31,8 @@ pub(crate) struct Call {
     /// In which form this connection can send the bytes of blobs.
     pub(crate) form: Form,
     uri: Uri,
-    matched: String,
-    path: BTreeMap<String, String>,
+    matched: Option<MatchedPath>,
+    path: Option<RawPathParams>,
     query: Vec<(String, String)>,
 }
 
@@ -45,8 +45,8 @@ impl Call {
         body: RequestBody,
     ) -> Result<Call> {
         let path = match RawPathParams::from_request_parts(&mut parts, &()).await {
-            Ok(params) => params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            Err(RawPathParamsRejection::MissingPathParams(_)) => BTreeMap::new(),
+            Ok(params) => Some(params),
+            Err(RawPathParamsRejection::MissingPathParams(_)) => None,
             Err(_) => {
                 return Err(Error::new(
                     Code::InvalidKey,
@@ -54,8 +54,7 @@ impl Call {
                 ));
             }
         };
-        let matched =
-            parts.extensions.get::<MatchedPath>().map_or(String::new(), |path| path.as_str().to_owned());
+        let matched = parts.extensions.remove::<MatchedPath>();
         let query = parse_query(parts.uri.query().unwrap_or(""))?;
         let recognised = parts.extensions.get::<carrack_mapped::Recognised>().is_some();
         let form = if recognised { Form::Mapped } else { Form::Copied };
@@ -74,7 +73,7 @@ impl Call {
     }
 
     fn param(&self, name: &str) -> &str {
-        self.path.get(name).map_or("", String::as_str)
+        self.path.iter().flatten().find_map(|(n, value)| (n == name).then_some(value)).unwrap_or("")
     }
 
     /// `{bucket}` of the path.
@@ -118,7 +117,7 @@ impl Call {
 
     /// The template of the route.
     pub(crate) fn matched_path(&self) -> &str {
-        &self.matched
+        self.matched.as_ref().map_or("", MatchedPath::as_str)
     }
 
     /// The first value of a query parameter.

@@ -3,12 +3,13 @@
 use crate::App;
 use crate::body::{ReadToEnd, Record, RequestBody};
 use crate::call::Call;
+use crate::metrics::MethodLabel;
 use crate::problem;
 use crate::render::Response;
 use crate::routes::Route;
 use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, CONNECTION, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
 use carrack_domain::{Action, Code, Error, Principal, Result, Role, TraceId};
@@ -20,19 +21,28 @@ use tracing::Instrument;
 pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request) -> Response {
     let started = Instant::now();
     let trace = app.traces.next();
-    let method = method_label(request.method());
+    let method = MethodLabel::of(request.method());
     let active = Active::begin(route);
-    let span = tracing::info_span!("request", trace_id = %trace, method, route = route.path);
+    let span = span(trace, method.as_str(), route);
     let keep_alive = KeepAlive::of(&request);
     let result = handle(app, route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await;
     let failure = result.as_ref().err().map(|error| (error.code(), error.chain()));
     let mut response = result.unwrap_or_else(|error| problem::render(&error, trace));
     let status = response.status();
-    span.in_scope(|| log(method, status, failure, started));
+    span.in_scope(|| log(trace, method.as_str(), status, failure, started));
     finish(&mut response, trace, &keep_alive);
     route.meters().first_byte.record(started.elapsed().as_secs_f64());
-    response.body_mut().record(Record { started, method, active, status: status.as_u16() });
+    response.body_mut().record(Record { started, trace, method, active, status: status.as_u16() });
     response
+}
+
+/// What is logged on the way belongs to a request. Reading is so frequent, and so quiet, that its span is for the
+/// curious: what goes wrong with it is logged at its end, with its trace id.
+fn span(trace: TraceId, method: &'static str, route: &'static Route) -> tracing::Span {
+    match method {
+        "GET" | "HEAD" => tracing::debug_span!("request", trace_id = %trace, method, route = route.path),
+        _ => tracing::info_span!("request", trace_id = %trace, method, route = route.path),
+    }
 }
 
 /// A request under way. However it ends, also by a client that resets its stream in the middle, it is counted out.
@@ -128,31 +138,17 @@ fn finish(response: &mut Response, trace: TraceId, keep_alive: &KeepAlive) {
 }
 
 /// One line per request: what succeeded reading is for the curious, the rest for the record.
-fn log(method: &str, status: StatusCode, failure: Option<(Code, String)>, started: Instant) {
+fn log(trace: TraceId, method: &str, status: StatusCode, failure: Option<(Code, String)>, started: Instant) {
     let status = status.as_u16();
     let duration_ms = started.elapsed().as_millis() as u64;
     match failure {
         Some((code, error)) if matches!(code.class(), Class::Fault) => {
-            tracing::error!(status, duration_ms, code = code.as_str(), error, "request failed");
+            tracing::error!(trace_id = %trace, status, duration_ms, code = code.as_str(), error, "request failed");
         }
         Some((code, error)) => {
-            tracing::info!(status, duration_ms, code = code.as_str(), error, "request refused")
+            tracing::info!(trace_id = %trace, status, duration_ms, code = code.as_str(), error, "request refused")
         }
         None if matches!(method, "GET" | "HEAD") => tracing::debug!(status, duration_ms, "request"),
         None => tracing::info!(status, duration_ms, "request"),
-    }
-}
-
-/// Methods as label values: bounded, whatever clients send.
-fn method_label(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::PUT => "PUT",
-        Method::POST => "POST",
-        Method::DELETE => "DELETE",
-        Method::PATCH => "PATCH",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
     }
 }

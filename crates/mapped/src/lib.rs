@@ -22,8 +22,9 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
 /// An immutable file, open, and mapped once somebody asks for its bytes in that form. Cheap to share; unmapped and
 /// closed when the last owner goes.
@@ -32,6 +33,40 @@ pub struct MappedFile {
     /// The mapping's first byte. Mapping costs more than reading a small file, so it waits until it is wanted.
     start: OnceLock<NonNull<u8>>,
     len: usize,
+    /// When the file was last seen to be whole, see [`MappedFile::is_intact`].
+    seen_intact: Moment,
+    /// When each stretch of [`STRETCH_BYTES`] was last seen in memory as a whole.
+    seen_cached: OnceLock<Box<[Moment]>>,
+}
+
+/// How long, in seconds, a file that was seen to be whole is taken to be.
+const INTACT_SECS: u32 = 2;
+/// How long, in seconds, bytes that were seen in memory are taken to be there. Should they be gone, the thread that
+/// sends them waits for the disk once.
+const CACHED_SECS: u32 = 10;
+/// Bytes whose presence in memory is found out, and remembered, together.
+const STRETCH_BYTES: usize = 256 << 10;
+
+/// A second of this process's life, 0 being never; rounded down.
+#[derive(Debug, Default)]
+struct Moment(AtomicU32);
+
+impl Moment {
+    fn now() -> u32 {
+        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        // Seconds of a process's life fit for 136 years; from then on nothing is trusted any more.
+        u32::try_from(BEGAN.elapsed().as_secs()).map_or(0, |secs| secs.saturating_add(1))
+    }
+
+    /// Whether it is less than so many seconds ago.
+    fn is_within(&self, secs: u32, now: u32) -> bool {
+        let seen = self.0.load(Ordering::Relaxed);
+        seen > 0 && now.saturating_sub(seen) < secs
+    }
+
+    fn set(&self, now: u32) {
+        self.0.store(now, Ordering::Relaxed);
+    }
 }
 
 // SAFETY: the mapping is read-only and belongs to this value alone; reading the same memory from several threads is
@@ -63,7 +98,13 @@ impl MappedFile {
     /// The first `len` bytes of a file, which has at least so many.
     pub fn new(file: File, len: u64) -> io::Result<Arc<MappedFile>> {
         let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        Ok(Arc::new(MappedFile { file, start: OnceLock::new(), len }))
+        Ok(Arc::new(MappedFile {
+            file,
+            start: OnceLock::new(),
+            len,
+            seen_intact: Moment::default(),
+            seen_cached: OnceLock::new(),
+        }))
     }
 
     /// The mapping's first byte; an empty file has none.
@@ -140,11 +181,53 @@ impl MappedFile {
         true
     }
 
-    /// Whether the first and last byte of a range are in memory: a cheap guess whether sending it will wait for the
-    /// disk. Filesystems that cannot tell count as waiting.
+    /// Whether sending a range will most likely not wait for the disk. A short range is looked at page by page, each
+    /// stretch of a file at most every ten seconds; of a long one, which read-ahead serves, the first and last byte.
+    /// Filesystems that cannot tell count as waiting.
     pub fn looks_cached(&self, offset: u64, len: u64) -> bool {
-        let byte = |at: u64| self.read_cached(at, &mut [0]);
-        len == 0 || (byte(offset) && byte(offset + len - 1))
+        let Some((start, count)) = self.check(offset, len) else { return false };
+        if count == 0 {
+            return true;
+        }
+        if count > STRETCH_BYTES {
+            let byte = |at: u64| self.read_cached(at, &mut [0]);
+            return byte(offset) && byte(offset + len - 1);
+        }
+        let now = Moment::now();
+        let last = (start + count - 1) / STRETCH_BYTES;
+        (start / STRETCH_BYTES..=last).all(|stretch| self.is_cached(stretch, now, start, start + count))
+    }
+
+    /// Whether the pages of one stretch that lie in `from..to` are in memory.
+    fn is_cached(&self, stretch: usize, now: u32, from: usize, to: usize) -> bool {
+        let stretches = || (0..self.len.div_ceil(STRETCH_BYTES)).map(|_| Moment::default()).collect();
+        let seen = self.seen_cached.get_or_init(stretches).get(stretch);
+        if seen.is_some_and(|seen| seen.is_within(CACHED_SECS, now)) {
+            return true;
+        }
+        let begin = stretch * STRETCH_BYTES;
+        let end = self.len.min(begin + STRETCH_BYTES);
+        let Some(pages) = self.resident(begin, end) else { return false };
+        if let Some(seen) = seen.filter(|_| pages.all(begin, begin, end)) {
+            seen.set(now);
+        }
+        pages.all(begin, from.max(begin), to.min(end))
+    }
+
+    /// Which pages of `begin..end`, at most a stretch that begins at a page, are in memory.
+    fn resident(&self, begin: usize, end: usize) -> Option<Pages> {
+        let start = self.start().ok()?;
+        let mut pages = Pages { resident: [0; STRETCH_BYTES / PAGE_BYTES_MIN], page: page_bytes() };
+        // SAFETY: `begin..end` lies in the mapping, which `self` keeps; `begin` is a multiple of the page size because
+        // stretches are; the vector has a byte for each page of a stretch, pages being at least PAGE_BYTES_MIN.
+        let answer = unsafe {
+            libc::mincore(
+                start.as_ptr().add(begin).cast::<c_void>(),
+                end - begin,
+                pages.resident.as_mut_ptr().cast::<libc::c_uchar>(),
+            )
+        };
+        (answer == 0).then_some(pages)
     }
 
     /// Brings a range into memory, waiting for the disk: for a thread that may block. `UnexpectedEof` when the file has
@@ -161,9 +244,39 @@ impl MappedFile {
         Ok(())
     }
 
-    /// Whether the file still has a name and its length: `false` when it was deleted, or damaged from outside.
+    /// Whether the file still has a name and its length: `false` when it was deleted, or damaged from outside. Looked
+    /// at every two seconds at most: what happens in between breaks off answers that have begun, as it would anyway.
     pub fn is_intact(&self) -> bool {
-        self.file.metadata().is_ok_and(|facts| facts.nlink() > 0 && facts.len() == self.len())
+        let now = Moment::now();
+        if self.seen_intact.is_within(INTACT_SECS, now) {
+            return true;
+        }
+        let intact = self.file.metadata().is_ok_and(|facts| facts.nlink() > 0 && facts.len() == self.len());
+        if intact {
+            self.seen_intact.set(now);
+        }
+        intact
+    }
+}
+
+/// The smallest page of any processor Linux runs on.
+const PAGE_BYTES_MIN: usize = 4 << 10;
+
+fn page_bytes() -> usize {
+    rustix::param::page_size().max(PAGE_BYTES_MIN)
+}
+
+/// What `mincore` tells of a stretch: the lowest bit of each page's byte.
+struct Pages {
+    resident: [u8; STRETCH_BYTES / PAGE_BYTES_MIN],
+    page: usize,
+}
+
+impl Pages {
+    /// Whether all pages of `from..to` are in memory, the first page of the stretch being at `begin`.
+    fn all(&self, begin: usize, from: usize, to: usize) -> bool {
+        let pages = (from - begin) / self.page..(to - begin).div_ceil(self.page);
+        self.resident.get(pages).is_some_and(|pages| pages.iter().all(|page| page & 1 == 1))
     }
 }
 

@@ -98,8 +98,10 @@ where
     let abort = CancellationToken::new();
     let accepting = async {
         while let Some((stream, permit)) = door.next().await {
-            let serving = serve_one(stream, service.clone(), protocol.clone(), permit);
-            connections.spawn(abort.clone().run_until_cancelled_owned(serving));
+            // Tokens of its own: a token that all connections look at is a lock that all cores fight for.
+            let protocol = Protocol { stop: stop.child_token(), ..protocol.clone() };
+            let serving = serve_one(stream, service.clone(), protocol, permit);
+            connections.spawn(abort.child_token().run_until_cancelled_owned(serving));
         }
     };
     stop.run_until_cancelled(accepting).await;
@@ -109,7 +111,7 @@ where
         while let Some((stream, permit)) = door.next().await {
             let one = Protocol { keep_alive: false, stop: CancellationToken::new(), ..protocol.clone() };
             let serving = serve_one(stream, service.clone(), one, permit);
-            late.spawn(abort.clone().run_until_cancelled_owned(serving));
+            late.spawn(abort.child_token().run_until_cancelled_owned(serving));
         }
     };
     tokio::select! {
@@ -239,6 +241,15 @@ fn builder(protocol: &Protocol) -> auto::Builder<TokioExecutor> {
 }
 
 /// Binds an address for [`serve`].
+///
+/// Where only this machine can reach it, there is no network whose congestion had to be avoided: pacing, which BBR
+/// does by a timer for nearly every answer, is pure cost there. Reno, which every kernel has and allows, does not pace.
 pub async fn bind(address: &str) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
+    let listener = TcpListener::bind(address).await?;
+    if listener.local_addr()?.ip().is_loopback()
+        && let Err(error) = SockRef::from(&listener).set_tcp_congestion(b"reno")
+    {
+        tracing::debug!(%error, "the congestion control of a loopback listener stays as the system has it");
+    }
+    Ok(listener)
 }

@@ -11,16 +11,60 @@ use quick_cache::sync::Cache;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Blobs that are open, so that a hot one costs no open and no stat. Bounded by descriptors.
-pub(super) type OpenBlobs = Cache<BlobId, Arc<MappedFile>>;
+pub(super) type OpenBlobs = Cache<BlobId, Arc<OpenBlob>>;
+
+/// An open blob. The content of a small one is kept with it: sending it then takes one system call.
+pub(super) struct OpenBlob {
+    file: Arc<MappedFile>,
+    content: OnceLock<Bytes>,
+}
+
+/// Bytes of small blobs that are kept, at most, by all stores of a process together.
+const CONTENT_BYTES_MAX: usize = 16 << 20;
+/// Bytes of small blobs that are kept now.
+static CONTENT_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+impl OpenBlob {
+    fn new(file: Arc<MappedFile>) -> OpenBlob {
+        OpenBlob { file, content: OnceLock::new() }
+    }
+
+    /// A piece of a small blob's content, if it is kept.
+    fn kept(&self, offset: u64, len: u64) -> Option<Bytes> {
+        let content = self.content.get()?;
+        let (offset, len) = (usize::try_from(offset).ok()?, usize::try_from(len).ok()?);
+        let end = offset.checked_add(len)?;
+        (end <= content.len()).then(|| content.slice(offset..end))
+    }
+
+    /// Keeps the content of a small blob, which was just read, as long as there is room.
+    fn keep(&self, content: &Bytes) {
+        let len = content.len();
+        if CONTENT_BYTES.fetch_add(len, Ordering::Relaxed) + len > CONTENT_BYTES_MAX
+            || self.content.set(content.clone()).is_err()
+        {
+            CONTENT_BYTES.fetch_sub(len, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for OpenBlob {
+    fn drop(&mut self) {
+        if let Some(content) = self.content.get() {
+            CONTENT_BYTES.fetch_sub(content.len(), Ordering::Relaxed);
+        }
+    }
+}
 
 /// Keeps the blob it read last, since the next extent is mostly of the same.
 pub(super) struct LocalReader {
     store: LocalStore,
     form: Form,
-    current: Option<(BlobId, Arc<MappedFile>)>,
+    current: Option<(BlobId, Arc<OpenBlob>)>,
 }
 
 impl LocalReader {
@@ -29,18 +73,19 @@ impl LocalReader {
     }
 
     /// The blob if it is open already.
-    fn opened(&self, blob: BlobId, size: u64) -> Option<Arc<MappedFile>> {
-        let current = self.current.as_ref().filter(|(id, _)| *id == blob).map(|(_, file)| file.clone());
-        current.or_else(|| self.store.0.open_blobs.get(&blob)).filter(|file| file.len() == size)
+    fn opened(&self, blob: BlobId, size: u64) -> Option<Arc<OpenBlob>> {
+        let current = self.current.as_ref().filter(|(id, _)| *id == blob).map(|(_, open)| open.clone());
+        current.or_else(|| self.store.0.open_blobs.get(&blob)).filter(|open| open.file.len() == size)
     }
 
     /// A large run of one blob as it is wanted: mapped, or copied.
     async fn read_run(&mut self, blob: BlobId, size: u64, offset: u64, len: u64) -> Result<Bytes> {
-        let file = match self.opened(blob, size) {
-            Some(file) => file,
+        let opened = match self.opened(blob, size) {
+            Some(opened) => opened,
             None => self.store.blocking("open", move |inner| open(inner, blob, size)).await?,
         };
-        self.current = Some((blob, file.clone()));
+        let file = opened.file.clone();
+        self.current = Some((blob, opened));
         if self.form == Form::Copied {
             let mut buffer = vec![0; buffer_len(len)?];
             if file.read_cached(offset, &mut buffer) {
@@ -63,7 +108,7 @@ impl LocalReader {
 }
 
 /// Opens a blob and makes sure it still has the bytes its record promises.
-pub(super) fn open(inner: &Inner, blob: BlobId, size: u64) -> Result<Arc<MappedFile>> {
+pub(super) fn open(inner: &Inner, blob: BlobId, size: u64) -> Result<Arc<OpenBlob>> {
     let file = match File::open(inner.blob_path(blob)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -74,7 +119,8 @@ pub(super) fn open(inner: &Inner, blob: BlobId, size: u64) -> Result<Arc<MappedF
     };
     let facts = file.try_clone().map_err(|e| failure("open_blob", e))?;
     let file = MappedFile::new(file, size).map_err(|e| failure("open_blob", e))?;
-    inner.open_blobs.insert(blob, file.clone());
+    let opened = Arc::new(OpenBlob::new(file));
+    inner.open_blobs.insert(blob, opened.clone());
     // Looked at after it is in the cache: whoever deletes the blob unlinks it first and drops it from the cache then,
     // so one of the two notices the other and no deleted file stays open in the cache.
     let facts = facts.metadata().map_err(|e| failure("stat_blob", e))?;
@@ -84,7 +130,7 @@ pub(super) fn open(inner: &Inner, blob: BlobId, size: u64) -> Result<Arc<MappedF
     if facts.len() != size {
         return Err(lost(format!("blob {blob} has {} bytes instead of {size}", facts.len())));
     }
-    Ok(file)
+    Ok(opened)
 }
 
 fn buffer_len(len: u64) -> Result<usize> {
@@ -102,11 +148,11 @@ fn read_failure(blob: BlobId, error: io::Error) -> Error {
 impl Reader for LocalReader {
     async fn open(&mut self, blob: BlobId, size: u64) -> Result<()> {
         // What is in the cache was whole when it was opened; the answer begins on the strength of now.
-        let file = match self.opened(blob, size).filter(|file| file.is_intact()) {
-            Some(file) => file,
+        let opened = match self.opened(blob, size).filter(|open| open.file.is_intact()) {
+            Some(opened) => opened,
             None => self.store.blocking("open", move |inner| open(inner, blob, size)).await?,
         };
-        self.current = Some((blob, file));
+        self.current = Some((blob, opened));
         Ok(())
     }
 
@@ -116,11 +162,19 @@ impl Reader for LocalReader {
             [Extent::Blob { blob, size, offset, len }] if *len > INLINE_BYTES_MAX => {
                 return self.read_run(*blob, *size, *offset, *len).await;
             }
+            [Extent::Blob { blob, size, offset, len }] => {
+                let opened = self.opened(*blob, *size);
+                if let Some(bytes) = opened.and_then(|opened| opened.kept(*offset, *len)) {
+                    return Ok(bytes);
+                }
+            }
             _ => {}
         }
         let mut buffer = vec![0; buffer_len(extents.iter().map(Extent::len).sum())?];
         if self.read_open(&extents, &mut buffer) {
-            return Ok(buffer.into());
+            let bytes = Bytes::from(buffer);
+            self.keep_whole(&extents, &bytes);
+            return Ok(bytes);
         }
         let gathered = move |inner: &Inner| {
             gather(inner, &extents, &mut buffer)?;
@@ -131,6 +185,15 @@ impl Reader for LocalReader {
 }
 
 impl LocalReader {
+    /// Keeps what was read if it is the whole of one small blob.
+    fn keep_whole(&self, extents: &[Extent], bytes: &Bytes) {
+        if let ([Extent::Blob { size, len, .. }], Some((_, opened))) = (extents, &self.current)
+            && size == len
+        {
+            opened.keep(bytes);
+        }
+    }
+
     /// Fills the buffer if every blob is open and in memory; `false`, with the buffer in any state, otherwise.
     fn read_open(&mut self, extents: &[Extent], mut buffer: &mut [u8]) -> bool {
         for extent in extents {
@@ -138,11 +201,11 @@ impl LocalReader {
             match extent {
                 Extent::Inline(bytes) => target.copy_from_slice(bytes),
                 Extent::Blob { blob, size, offset, .. } => {
-                    let Some(file) = self.opened(*blob, *size) else { return false };
-                    if !file.read_cached(*offset, target) {
+                    let Some(opened) = self.opened(*blob, *size) else { return false };
+                    if !opened.file.read_cached(*offset, target) {
                         return false;
                     }
-                    self.current = Some((*blob, file));
+                    self.current = Some((*blob, opened));
                 }
             }
             buffer = rest;
@@ -163,11 +226,11 @@ fn gather(inner: &Inner, extents: &[Extent], mut buffer: &mut [u8]) -> Result<()
         match extent {
             Extent::Inline(bytes) => target.copy_from_slice(bytes),
             Extent::Blob { blob, size, offset, .. } => {
-                let file = match inner.open_blobs.get(blob).filter(|file| file.len() == *size) {
-                    Some(file) => file,
+                let opened = match inner.open_blobs.get(blob).filter(|open| open.file.len() == *size) {
+                    Some(opened) => opened,
                     None => open(inner, *blob, *size)?,
                 };
-                file.read(*offset, target).map_err(|error| read_failure(*blob, error))?;
+                opened.file.read(*offset, target).map_err(|error| read_failure(*blob, error))?;
             }
         }
         buffer = rest;
