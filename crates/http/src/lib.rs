@@ -38,6 +38,8 @@ pub struct App {
     pub traces: Traces,
     /// How clients reach this server, without a `/` at the end; from the `Host` header when absent.
     pub public_url: Option<String>,
+    /// `http` or `https`: what is spoken here.
+    pub scheme: &'static str,
     /// A request body that brings no byte for so long is given up.
     pub idle_timeout: Duration,
     /// Renders the metrics in Prometheus' text format.

@@ -6,6 +6,9 @@ mod connection;
 mod hello;
 pub mod metrics;
 mod send;
+mod tls;
+
+pub use tls::{OldestVersion, Tls, TlsError, TlsOptions, kernel_offers_tls};
 
 use connection::Connection;
 use http_body::Body;
@@ -23,11 +26,13 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tls::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 /// How connections are treated.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// How long a client may take for the first byte, for a request's head, and between two requests.
     pub header_timeout: Duration,
@@ -35,6 +40,8 @@ pub struct Options {
     pub connections_max: usize,
     /// How long transfers under way may go on once the server is stopping.
     pub shutdown_grace: Duration,
+    /// What TLS is spoken with; plain HTTP without it.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Bytes of a request's head, and of the buffer an upload is read into.
@@ -93,7 +100,12 @@ where
     B: Content,
 {
     let door = Door { listener, permits: Arc::new(Semaphore::new(options.connections_max)) };
-    let protocol = Protocol { header_timeout: options.header_timeout, keep_alive: true, stop: stop.clone() };
+    let protocol = Protocol {
+        header_timeout: options.header_timeout,
+        tls: options.tls,
+        keep_alive: true,
+        stop: stop.clone(),
+    };
     let connections = TaskTracker::new();
     let abort = CancellationToken::new();
     let accepting = async {
@@ -133,6 +145,7 @@ where
 #[derive(Clone)]
 struct Protocol {
     header_timeout: Duration,
+    tls: Option<Arc<Tls>>,
     /// Whether a further request may follow the first (HTTP/1).
     keep_alive: bool,
     /// Ends the connection after the requests that are under way.
@@ -170,8 +183,14 @@ where
         return;
     }
     let connection = Connection::new(stream, protocol.header_timeout);
-    let builder = builder(&protocol);
     let begun = CancellationToken::new();
+    let (connection, builder) = tokio::select! {
+        ready = prepare(connection, &protocol) => match ready {
+            Some(ready) => ready,
+            None => return,
+        },
+        () = stopped(&protocol.stop, &begun) => return,
+    };
     let service = service.map_request({
         let begun = begun.clone();
         move |request| {
@@ -193,6 +212,22 @@ where
         // A client that goes away, or talks something else than HTTP: nothing an operator has to act on.
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// A connection and what is spoken on it, once that is agreed on; `None` when it came to nothing.
+async fn prepare(
+    connection: Connection,
+    protocol: &Protocol,
+) -> Option<(Either<Connection, TlsStream>, auto::Builder<TokioExecutor>)> {
+    let builder = builder(protocol);
+    let Some(tls) = &protocol.tls else { return Some((Either::Left(connection), builder)) };
+    let stream = tls::accept(tls, connection, protocol.header_timeout).await?;
+    let builder = match stream.agreed_on_h2() {
+        None => builder,
+        Some(true) => builder.http2_only(),
+        Some(false) => builder.http1_only(),
+    };
+    Some((Either::Right(stream), builder))
 }
 
 /// Waits until a connection is to be ended. One that was opened just before the stop has its first request on the way:

@@ -4,6 +4,7 @@
 mod units;
 
 use carrack_storage::Durability;
+use carrack_transport::OldestVersion;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::{Dict, Value};
 use figment::{Figment, Source};
@@ -22,7 +23,7 @@ pub const DEFAULTS: &str = include_str!("defaults.toml");
 const FILE: &str = "carrack.toml";
 /// Variables with our prefix that are no settings: the first administrator's token, what the client commands read,
 /// and what the benchmark harness sets.
-const NOT_SETTINGS: &[&str] = &["root_token", "url", "token", "config", "bin", "extra"];
+const NOT_SETTINGS: &[&str] = &["root_token", "url", "token", "config", "ca_cert", "bin", "extra"];
 
 /// What the command line may say.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +44,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Sockets.
     pub server: Server,
+    /// Encryption.
+    pub tls: Tls,
     /// The facts.
     pub catalog: Catalog,
     /// The bytes.
@@ -68,6 +71,23 @@ pub struct Server {
     #[serde(deserialize_with = "units::duration")]
     pub idle_timeout: Duration,
     pub max_connections: usize,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    #[serde(deserialize_with = "oldest_version")]
+    pub min_version: OldestVersion,
+}
+
+impl Tls {
+    /// Whether HTTPS is spoken.
+    pub fn is_on(&self) -> bool {
+        !self.cert.as_os_str().is_empty()
+    }
 }
 
 /// `[catalog]`
@@ -155,6 +175,20 @@ fn durability<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Durab
     Ok(match Word::deserialize(deserializer)? {
         Word::Power => Durability::Power,
         Word::Process => Durability::Process,
+    })
+}
+
+fn oldest_version<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<OldestVersion, D::Error> {
+    #[derive(Deserialize)]
+    enum Word {
+        #[serde(rename = "1.2")]
+        Tls12,
+        #[serde(rename = "1.3")]
+        Tls13,
+    }
+    Ok(match Word::deserialize(deserializer)? {
+        Word::Tls12 => OldestVersion::Tls12,
+        Word::Tls13 => OldestVersion::Tls13,
     })
 }
 
@@ -271,6 +305,15 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     }
     if config.server.max_connections == 0 {
         wrong.push("setting server.max_connections: found 0, expected at least 1".to_owned());
+    }
+    match (config.tls.is_on(), !config.tls.key.as_os_str().is_empty()) {
+        (true, false) => wrong.push(
+            "setting tls.key: found \"\", expected the file of the key that belongs to tls.cert".to_owned(),
+        ),
+        (false, true) => wrong.push(
+            "setting tls.cert: found \"\", expected the file of the certificate that tls.key belongs to".to_owned(),
+        ),
+        (true, true) | (false, false) => {}
     }
     let url = &config.server.public_url;
     let absolute = ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme));
