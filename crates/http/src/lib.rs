@@ -6,6 +6,7 @@
 mod body;
 mod buckets;
 mod call;
+mod compress;
 mod conditional;
 mod digests;
 mod disposition;

@@ -14,11 +14,8 @@ pub(crate) fn load(settings: &config::Tls) -> Result<Option<Arc<Tls>>, String> {
     if !settings.is_on() {
         return Ok(None);
     }
-    let options = TlsOptions {
-        cert: settings.cert.clone(),
-        key: settings.key.clone(),
-        oldest: settings.min_version,
-    };
+    let options =
+        TlsOptions { cert: settings.cert.clone(), key: settings.key.clone(), oldest: settings.min_version };
     let tls = Tls::load(options, now()).map_err(|error| explain(&error, settings))?;
     tracing::info!(
         kernel = carrack_transport::kernel_offers_tls(),
@@ -36,7 +33,9 @@ pub(crate) async fn reload_on(reload: Arc<Notify>, tls: Option<Arc<Tls>>, stop: 
         };
         match tokio::task::spawn_blocking(move || tls.reload(now())).await {
             Ok(Ok(())) => tracing::info!("SIGHUP: the TLS certificate was read again"),
-            Ok(Err(error)) => tracing::error!(%error, "SIGHUP: the new TLS certificate is no good; the old one stays"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "SIGHUP: the new TLS certificate is no good; the old one stays")
+            }
             Err(error) => tracing::error!(%error, "SIGHUP: the TLS certificate could not be read again"),
         }
     }
@@ -52,7 +51,9 @@ fn explain(error: &TlsError, settings: &config::Tls) -> String {
         format!("setting tls.{key}: found {:?}, expected {expected}: {error}", path.display().to_string())
     };
     match error {
-        TlsError::Cert(_) => setting("cert", &settings.cert, "a PEM file of certificates, the server's first"),
+        TlsError::Cert(_) => {
+            setting("cert", &settings.cert, "a PEM file of certificates, the server's first")
+        }
         TlsError::Key(_) => setting("key", &settings.key, "a PEM file with an unencrypted private key"),
         TlsError::Pair => {
             setting("key", &settings.key, &format!("the key of the first certificate in {:?}", settings.cert))

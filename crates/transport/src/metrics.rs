@@ -19,5 +19,9 @@ pub fn describe() {
     describe_counter!(RECEIVED_BYTES, Unit::Bytes, "Bytes that came in over sockets.");
     describe_counter!(SENT_BYTES, Unit::Bytes, "Bytes that went out over sockets.");
     describe_counter!(TLS_HANDSHAKES, "TLS handshakes, by the version agreed on and how they went.");
-    describe_gauge!(TLS_CERTIFICATE_EXPIRY, Unit::Seconds, "When the TLS certificate expires, in seconds since 1970.");
+    describe_gauge!(
+        TLS_CERTIFICATE_EXPIRY,
+        Unit::Seconds,
+        "When the TLS certificate expires, in seconds since 1970."
+    );
 }

@@ -9,6 +9,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::{Dict, Value};
 use figment::{Figment, Source};
 use serde::Deserialize;
+use serde::de::{Error as _, Unexpected};
 use std::fmt;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -178,18 +179,23 @@ fn durability<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Durab
     })
 }
 
+/// A variable's `1.2` arrives as a number, the file's `"1.2"` as text.
 fn oldest_version<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<OldestVersion, D::Error> {
     #[derive(Deserialize)]
-    enum Word {
-        #[serde(rename = "1.2")]
-        Tls12,
-        #[serde(rename = "1.3")]
-        Tls13,
+    #[serde(untagged)]
+    enum Version {
+        Number(f64),
+        Text(String),
     }
-    Ok(match Word::deserialize(deserializer)? {
-        Word::Tls12 => OldestVersion::Tls12,
-        Word::Tls13 => OldestVersion::Tls13,
-    })
+    let text = match Version::deserialize(deserializer)? {
+        Version::Number(number) => number.to_string(),
+        Version::Text(text) => text,
+    };
+    match text.as_str() {
+        "1.2" => Ok(OldestVersion::Tls12),
+        "1.3" => Ok(OldestVersion::Tls13),
+        other => Err(D::Error::invalid_value(Unexpected::Str(other), &"\"1.2\" or \"1.3\"")),
+    }
 }
 
 /// Everything that is wrong with the settings, at once.
@@ -311,7 +317,8 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             "setting tls.key: found \"\", expected the file of the key that belongs to tls.cert".to_owned(),
         ),
         (false, true) => wrong.push(
-            "setting tls.cert: found \"\", expected the file of the certificate that tls.key belongs to".to_owned(),
+            "setting tls.cert: found \"\", expected the file of the certificate that tls.key belongs to"
+                .to_owned(),
         ),
         (true, true) | (false, false) => {}
     }

@@ -49,7 +49,9 @@ pub(super) fn read(
     let expiries = chain.iter().map(expiry).collect::<Result<Vec<_>, _>>().map_err(TlsError::Cert)?;
     let pair = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::Pair,
-        Error::InvalidCertificate(what) => TlsError::Cert(format!("the first certificate is no good: {what}")),
+        Error::InvalidCertificate(what) => {
+            TlsError::Cert(format!("the first certificate is no good: {what}"))
+        }
         other => TlsError::Key(format!("the key cannot be used: {other}")),
     })?;
     tell_expiry(&expiries, now);

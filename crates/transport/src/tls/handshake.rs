@@ -6,6 +6,7 @@ use crate::connection::Connection;
 use crate::metrics::TLS_HANDSHAKES;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
@@ -23,7 +24,8 @@ pub(crate) async fn accept(tls: &Tls, connection: Connection, within: Duration) 
     match result {
         Ok(Ok(())) => {
             let session = stream.session();
-            let kind = if session.handshake_kind() == Some(HandshakeKind::Resumed) { "resumed" } else { "full" };
+            let kind =
+                if session.handshake_kind() == Some(HandshakeKind::Resumed) { "resumed" } else { "full" };
             count(version(session.protocol_version()), kind);
             Some(stream)
         }
@@ -36,12 +38,13 @@ pub(crate) async fn accept(tls: &Tls, connection: Connection, within: Duration) 
             let _gone = tokio::time::timeout(within, close(stream, last_word)).await;
             None
         }
-        Ok(Err(Fault::Io(error))) => {
+        Ok(Err(Fault::Io(error))) if error.kind() != ErrorKind::TimedOut => {
             count("none", "failed");
             tracing::debug!(%error, "a connection ended in its TLS handshake");
             None
         }
-        Err(_) => {
+        // Either clock: that of the first byte, or that of the whole handshake.
+        Ok(Err(Fault::Io(_))) | Err(_) => {
             count("none", "timed_out");
             None
         }

@@ -10,8 +10,8 @@ mod plain;
 mod stream;
 
 pub(crate) use handshake::accept;
-pub(crate) use stream::TlsStream;
 pub use kernel::offers_tls as kernel_offers_tls;
+pub(crate) use stream::TlsStream;
 
 use certificate::Shown;
 use rustls::ServerConfig;

@@ -3,7 +3,7 @@
 /// The whole answer: nothing has been agreed on with such a client, so it is the oldest form that all understand.
 pub(super) const REFUSAL: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: application/problem+json\r\n\
-    Content-Length: 200\r\n\
+    Content-Length: 202\r\n\
     Connection: close\r\n\
     \r\n\
     {\"type\":\"urn:carrack:problem:https_required\",\"title\":\"Bad Request\",\"status\":400,\

@@ -1,5 +1,9 @@
-//! A socket that encrypts. Bytes are copied twice on their way out: out of the page cache or the caller's memory into a
-//! record, and from there by the kernel.
+//! A socket that encrypts. Bytes of files are read into a buffer of the thread, encrypted into records, and taken from
+//! there by the kernel.
+//!
+//! *HTTP/2* writes and flushes each frame by itself: 9 bytes and 16 KiB, which is one record and a bit. Here such a flush
+//! only promises: frames are put together to whole records, and sent when a batch is full or, at the latest, when the
+//! task is polled next, which it asks for.
 
 use crate::connection::{Connection, LINGER};
 use crate::hello::{Hello, is_late};
@@ -19,6 +23,8 @@ use tokio::time::Sleep;
 pub(super) const BATCH_BYTES: usize = 64 << 10;
 /// Pieces of memory that are encrypted at once.
 const PIECES_MAX: usize = 16;
+/// Plaintext of a whole record (RFC 8446 §5.1).
+const RECORD_BYTES: usize = 16 << 10;
 
 thread_local! {
     /// Where bytes of files are read to before they are encrypted: none stay here when the call is over.
@@ -31,6 +37,16 @@ pub(crate) struct TlsStream {
     session: ServerConnection,
     hello: Option<Hello>,
     first_byte: Option<u8>,
+    /// Whether flushes are put off, as for HTTP/2.
+    gathers: bool,
+    /// Less than a record that was written and is not encrypted yet.
+    tail: Vec<u8>,
+    /// Plaintext bytes of the records that wait for the socket, at least.
+    queued: usize,
+    /// Whether something was written since the last flush.
+    wrote: bool,
+    /// Whether a flush was put off.
+    owes_flush: bool,
     /// Set once the last record is encrypted: until when it is waited for the socket to take it.
     goodbye: Option<Pin<Box<Sleep>>>,
 }
@@ -45,11 +61,26 @@ pub(super) enum Fault {
 
 impl TlsStream {
     /// The client has `hello_timeout`, after the handshake, to show which HTTP it speaks.
-    pub(super) fn new(socket: Connection, mut session: ServerConnection, hello_timeout: Duration) -> TlsStream {
+    pub(super) fn new(
+        socket: Connection,
+        mut session: ServerConnection,
+        hello_timeout: Duration,
+    ) -> TlsStream {
         // The bound is kept here: nothing is handed over while bytes of before wait.
         session.set_buffer_limit(None);
         let hello = Some(Hello::within(hello_timeout));
-        TlsStream { socket, session, hello, first_byte: None, goodbye: None }
+        TlsStream {
+            socket,
+            session,
+            hello,
+            first_byte: None,
+            gathers: false,
+            tail: Vec::new(),
+            queued: 0,
+            wrote: false,
+            owes_flush: false,
+            goodbye: None,
+        }
     }
 
     pub(super) fn session(&self) -> &ServerConnection {
@@ -74,6 +105,7 @@ impl TlsStream {
         loop {
             ready!(self.poll_drain(context)).map_err(Fault::Io)?;
             if !self.session.is_handshaking() {
+                self.gathers = self.agreed_on_h2() == Some(true);
                 return Poll::Ready(Ok(()));
             }
             if ready!(self.poll_receive(context)).map_err(Fault::Io)? == 0 {
@@ -93,6 +125,7 @@ impl TlsStream {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+        self.queued = 0;
         Poll::Ready(Ok(()))
     }
 
@@ -166,8 +199,52 @@ impl TlsStream {
                 count += 1;
                 room -= len;
             }
-            self.session.writer().write_vectored(&pieces[..count])
+            let pieces = &pieces[..count];
+            if self.gathers {
+                self.seal_whole_records(pieces)?
+            } else {
+                self.seal(pieces)?
+            }
+            Ok(BATCH_BYTES - room)
         })
+    }
+
+    /// Encrypts all of these pieces.
+    fn seal(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        // Without a limit on its buffer, rustls takes all.
+        self.queued += self.session.writer().write_vectored(pieces)?;
+        Ok(())
+    }
+
+    /// Encrypts what fills records; the rest stays as the tail.
+    fn seal_whole_records(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        let total = self.tail.len() + pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        let mut take = total - total % RECORD_BYTES;
+        if take == 0 {
+            pieces.iter().for_each(|piece| self.tail.extend_from_slice(piece));
+            return Ok(());
+        }
+        let before = std::mem::take(&mut self.tail);
+        take -= before.len();
+        let mut whole = [IoSlice::new(&[]); PIECES_MAX + 1];
+        whole[0] = IoSlice::new(&before);
+        for (whole, piece) in whole[1..].iter_mut().zip(pieces.iter()) {
+            let now = piece.len().min(take);
+            take -= now;
+            *whole = IoSlice::new(&piece[..now]);
+            self.tail.extend_from_slice(&piece[now..]);
+        }
+        self.seal(&whole)
+    }
+
+    /// Encrypts the tail and sends all there is.
+    fn poll_send_all(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.owes_flush = false;
+        if !self.tail.is_empty() {
+            let tail = std::mem::take(&mut self.tail);
+            self.seal(&[IoSlice::new(&tail)])?;
+        }
+        self.poll_drain(context)
     }
 }
 
@@ -177,6 +254,11 @@ impl AsyncRead for TlsStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.owes_flush
+            && let Poll::Ready(Err(error)) = self.poll_send_all(context)
+        {
+            return Poll::Ready(Err(error));
+        }
         let before = buffer.filled().len();
         let result = self.poll_decrypt(context, buffer);
         if is_late(&mut self.hello, &buffer.filled()[before..], result.is_pending(), context) {
@@ -196,13 +278,19 @@ impl AsyncWrite for TlsStream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_drain(context))?;
-        let taken = self.encrypt(slices)?;
-        match self.poll_drain(context) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            // What the socket does not take now is sent by the next write, flush or shutdown.
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(taken)),
+        let full = if self.gathers { BATCH_BYTES } else { 1 };
+        if self.queued >= full {
+            ready!(self.poll_drain(context))?;
         }
+        let taken = self.encrypt(slices)?;
+        self.wrote = true;
+        if self.queued >= full
+            && let Poll::Ready(Err(error)) = self.poll_drain(context)
+        {
+            return Poll::Ready(Err(error));
+        }
+        // What the socket does not take now is sent by the next write, flush or shutdown.
+        Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -210,12 +298,26 @@ impl AsyncWrite for TlsStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(context))?;
+        // A second flush without a write in between means it, whoever asks.
+        if self.gathers && std::mem::take(&mut self.wrote) {
+            if !self.owes_flush {
+                self.owes_flush = true;
+                context.waker().wake_by_ref();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_send_all(context))?;
         Pin::new(&mut self.socket).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.goodbye.is_none() {
+            // Whether or not the socket takes it now: the goodbye comes behind it.
+            if let Poll::Ready(Err(error)) = this.poll_send_all(context) {
+                return Poll::Ready(Err(error));
+            }
+        }
         let goodbye = this.goodbye.get_or_insert_with(|| {
             this.session.send_close_notify();
             Box::pin(tokio::time::sleep(LINGER))
