@@ -38,8 +38,8 @@ async def hold(reader, writer, seconds):
     try:
         await give()
         writer.write_eof() if writer.can_write_eof() else None
-    except ConnectionError:
-        pass
+    except OSError:
+        pass  # The other side has closed.
     finally:
         taking.cancel()
 
@@ -49,7 +49,7 @@ async def proxy(port, seconds):
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port, limit=CHUNK)
         try:
             await asyncio.gather(hold(reader, up_writer, seconds), hold(up_reader, writer, seconds))
-        except (ConnectionError, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):
             pass  # The client is done; what is left is the end of the program.
         up_writer.close()
         writer.close()

@@ -18,8 +18,8 @@ pub(crate) fn load(settings: &config::Tls) -> Result<Option<Arc<Tls>>, String> {
         TlsOptions { cert: settings.cert.clone(), key: settings.key.clone(), oldest: settings.min_version };
     let tls = Tls::load(options, now()).map_err(|error| explain(&error, settings))?;
     tracing::info!(
-        kernel = carrack_transport::kernel_offers_tls(),
-        "TLS is spoken by this process; the log says whether the kernel could, too"
+        kernel_tls = carrack_transport::kernel_offers_tls(),
+        "HTTPS is spoken; encryption is this process's, whatever the kernel offers"
     );
     Ok(Some(Arc::new(tls)))
 }

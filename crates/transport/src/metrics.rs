@@ -11,7 +11,7 @@ pub const SENT_BYTES: &str = "carrack_network_sent_bytes_total";
 /// TLS handshakes, by the version agreed on and how they went.
 pub const TLS_HANDSHAKES: &str = "carrack_tls_handshakes_total";
 /// When the certificate expires, or the first of its chain.
-pub const TLS_CERTIFICATE_EXPIRY: &str = "carrack_tls_certificate_expiry_seconds";
+pub const TLS_CERTIFICATE_EXPIRY: &str = "carrack_tls_certificate_expiry_timestamp_seconds";
 
 /// Registers help texts and units with the installed recorder.
 pub fn describe() {
