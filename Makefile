@@ -46,3 +46,9 @@ bench: ## The figures of the main job, on the release binary
 	$(CARGO) build --locked --release --bin carrack
 	python3 bench/main_job.py
 	$(CARGO) bench --locked -p carrack-zip -p carrack-catalog
+
+.PHONY: bench-tls
+bench-tls: ## Downloads over TLS beside nginx, and one HTTP/2 stream over a long line
+	$(CARGO) build --locked --release --bin carrack
+	python3 bench/tls_job.py
+	python3 bench/h2_delay.py

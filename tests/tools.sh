@@ -5,7 +5,7 @@ set -euo pipefail
 
 declare -A package=(
   [curl]=curl [wget]=wget [aria2c]=aria2 [unzip]=unzip [7z]=p7zip-full [bsdtar]=libarchive-tools [zipdetails]=perl
-  [python3]=python3 [java]=default-jdk-headless [javac]=default-jdk-headless [strace]=strace [cc]=build-essential
+  [python3]=python3 [java]=default-jdk-headless [javac]=default-jdk-headless [strace]=strace [openssl]=openssl [cc]=build-essential
 )
 missing=()
 for program in "${!package[@]}"; do

@@ -30,6 +30,9 @@ pub(crate) struct Connection {
     /// used for a server on this machine.
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// A PEM file of certificates to trust beside those of the system.
+    #[arg(long, global = true, env = "CARRACK_CA_CERT", value_name = "FILE")]
+    ca_cert: Option<PathBuf>,
     /// Requests with content at once.
     #[arg(long, global = true, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     parallel: u8,
@@ -56,6 +59,7 @@ impl Connection {
         let watching = Arc::clone(&bars);
         let mut options = ClientOptions::new(&self.server);
         options.token = self.token()?;
+        options.ca_certs = self.ca_cert.as_deref().map(read_local).transpose()?;
         options.parallel = usize::from(self.parallel);
         options.attempts = self.tries;
         options.state_dir = state_dir();
@@ -84,6 +88,10 @@ fn read_token(file: &Path) -> Result<Token, Failure> {
     let text =
         fs::read_to_string(file).map_err(|source| ClientError::Local { path: file.to_owned(), source })?;
     Ok(Token::new(&text)?)
+}
+
+fn read_local(file: &Path) -> Result<Vec<u8>, Failure> {
+    Ok(fs::read(file).map_err(|source| ClientError::Local { path: file.to_owned(), source })?)
 }
 
 /// Where programs of this user keep what outlives a run (XDG base directories).

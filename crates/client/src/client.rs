@@ -49,6 +49,8 @@ pub struct ClientOptions {
     pub base: String,
     /// Who calls; nobody when absent.
     pub token: Option<Token>,
+    /// Certificates (PEM) that are trusted beside those of the system, for servers with a certificate of their own.
+    pub ca_certs: Option<Vec<u8>>,
     /// Requests with content in flight at once, over all transfers of the client.
     pub parallel: usize,
     /// Tries of each request, the first included.
@@ -75,6 +77,7 @@ impl ClientOptions {
         ClientOptions {
             base: base.into(),
             token: None,
+            ca_certs: None,
             parallel: 4,
             attempts: 8,
             idle_timeout: Duration::from_secs(60),
@@ -115,6 +118,11 @@ impl Client {
             .pool_max_idle_per_host(options.parallel);
         if is_loopback(&options.base) {
             http = http.no_proxy();
+        }
+        if let Some(pem) = &options.ca_certs {
+            let certs = reqwest::Certificate::from_pem_bundle(pem).ok().filter(|certs| !certs.is_empty());
+            let none = || ClientError::Invalid("there is no PEM certificate among those to trust".into());
+            http = http.tls_certs_merge(certs.ok_or_else(none)?);
         }
         let http = http.build().map_err(|error| ClientError::Invalid(innermost(&error)))?;
         let base = base.as_str().trim_end_matches('/').to_owned();
@@ -344,6 +352,15 @@ mod tests {
                 && is_loopback("http://127.9.9.9")
         );
         assert!(!is_loopback("http://localhost.evil.example") && !is_loopback("http://10.0.0.1"));
+    }
+
+    #[test]
+    fn certificates_to_trust() {
+        for bad in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            let mut options = ClientOptions::new("https://files.example");
+            options.ca_certs = Some(bad.into());
+            assert!(Client::new(options).is_err(), "{bad}");
+        }
     }
 
     #[test]

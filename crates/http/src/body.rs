@@ -137,6 +137,14 @@ impl ResponseBody {
         ResponseBody { content: Content::Bytes(bytes), remaining, sent: 0, failed: false, record: None }
     }
 
+    /// All of the body, if it was made here.
+    pub(crate) fn as_bytes(&self) -> Option<&Bytes> {
+        match &self.content {
+            Content::Bytes(bytes) => Some(bytes),
+            Content::Transfer(_) | Content::Idle(_) | Content::Ended => None,
+        }
+    }
+
     /// `length` bytes of a rope.
     pub(crate) fn transfer(transfer: Transfer, length: u64) -> ResponseBody {
         let content = Content::Idle(Box::new(transfer));

@@ -1,6 +1,7 @@
 //! `/v1/buckets`.
 
 use crate::call::Call;
+use crate::compress;
 use crate::render::{self, Response};
 use axum::http::StatusCode;
 use carrack_api::{BucketList, PutBucket};
@@ -14,7 +15,7 @@ pub(crate) async fn list(call: Call) -> Result<Response> {
     let grant = authorize::<ListBuckets>(&call.principal, ())?;
     let buckets = call.app.service.buckets.list(&grant).await?;
     let list = BucketList { buckets: buckets.iter().map(render::bucket).collect() };
-    Ok(render::json(StatusCode::OK, &list))
+    compress::fresh(&call.headers, render::json(StatusCode::OK, &list)).await
 }
 
 /// Makes a bucket, or changes its quota.

@@ -153,7 +153,7 @@ impl Call {
         let host = self.uri.authority().map(Authority::as_str).or_else(|| self.header("host"));
         match (&self.app.public_url, host) {
             (Some(url), _) => url.clone(),
-            (None, Some(host)) => format!("http://{host}"),
+            (None, Some(host)) => format!("{}://{host}", self.app.scheme),
             (None, None) => String::new(),
         }
     }

@@ -3,7 +3,7 @@
 use crate::call::{self, Call};
 use crate::render::{self, Response};
 use crate::rope::{self, Answer, Outgoing};
-use crate::{conditional, digests, disposition};
+use crate::{compress, conditional, digests, disposition};
 use axum::http::header::{
     CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE, ETAG, LOCATION,
@@ -58,7 +58,7 @@ pub(crate) async fn list(call: Call) -> Result<Response> {
         prefixes: page.prefixes,
         next_cursor: page.next.as_deref().map(call::cursor),
     };
-    Ok(render::json(StatusCode::OK, &list))
+    compress::fresh(&call.headers, render::json(StatusCode::OK, &list)).await
 }
 
 /// A file's content; with `meta` its facts, with `chunks` the hashes of its pieces.
@@ -158,7 +158,7 @@ async fn chunks(call: &Call, grant: &Grant<ReadFile>) -> Result<Response> {
         chunk_size: list.chunk_size,
         chunks: chunks.collect(),
     };
-    Ok(render::json(StatusCode::OK, &body))
+    compress::fresh(&call.headers, render::json(StatusCode::OK, &body)).await
 }
 
 /// Stores the body as a file, replacing the one that was there at once and as a whole.

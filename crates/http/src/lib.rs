@@ -6,6 +6,7 @@
 mod body;
 mod buckets;
 mod call;
+mod compress;
 mod conditional;
 mod digests;
 mod disposition;
@@ -38,6 +39,8 @@ pub struct App {
     pub traces: Traces,
     /// How clients reach this server, without a `/` at the end; from the `Host` header when absent.
     pub public_url: Option<String>,
+    /// `http` or `https`: what is spoken here.
+    pub scheme: &'static str,
     /// A request body that brings no byte for so long is given up.
     pub idle_timeout: Duration,
     /// Renders the metrics in Prometheus' text format.

@@ -1,6 +1,7 @@
 //! Health, metrics, documentation.
 
 use crate::call::Call;
+use crate::compress;
 use crate::openapi;
 use crate::render::{self, Response};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
@@ -29,13 +30,15 @@ pub(crate) async fn readyz(call: Call) -> Result<Response> {
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "Metrics.", content_type = "text/plain")), security(("bearer" = [])))]
 pub(crate) async fn metrics(call: Call) -> Result<Response> {
     let text = (call.app.metrics)();
-    Ok(render::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+    let response = render::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text);
+    compress::fresh(&call.headers, response).await
 }
 
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI.", content_type = "application/json")))]
-pub(crate) async fn openapi(_call: Call) -> Result<Response> {
-    Ok(render::json(StatusCode::OK, &openapi::document()))
+pub(crate) async fn openapi(call: Call) -> Result<Response> {
+    let response = render::json(StatusCode::OK, &openapi::document());
+    compress::kept("openapi.json", &call.headers, response).await
 }
 
 /// The documentation page and its assets, all from the binary.
@@ -59,5 +62,5 @@ pub(crate) async fn docs(call: Call) -> Result<Response> {
         CONTENT_SECURITY_POLICY,
         HeaderValue::from_static("default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"),
     );
-    Ok(response)
+    compress::kept(&format!("docs/{path}"), &call.headers, response).await
 }

@@ -1,6 +1,7 @@
 //! `/v1/uploads`: numbered parts.
 
 use crate::call::{self, Call};
+use crate::compress;
 use crate::digests;
 use crate::files::{check_plain, content_length, stored};
 use crate::render::{self, Response};
@@ -65,10 +66,8 @@ pub(crate) async fn list(call: Call) -> Result<Response> {
     let grant = authorize::<UseUploads>(&call.principal, ())?;
     let bucket = call.query("bucket").filter(|name| !name.is_empty()).map(BucketName::parse).transpose()?;
     let uploads = call.app.service.uploads.list(&grant, bucket.as_ref()).await?;
-    Ok(render::json(
-        StatusCode::OK,
-        &UploadList { uploads: uploads.into_iter().map(render_upload).collect() },
-    ))
+    let list = UploadList { uploads: uploads.into_iter().map(render_upload).collect() };
+    compress::fresh(&call.headers, render::json(StatusCode::OK, &list)).await
 }
 
 /// Where an upload stands.

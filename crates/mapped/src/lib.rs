@@ -9,8 +9,8 @@
 //! in the registry is open for as long as the slice is borrowed.
 //!
 //! *A file that shrinks.* Reading mapped bytes beyond the end of a file is a fatal signal (SIGBUS). Files mapped here
-//! are blobs, which never change; who reads bytes in user space (TLS, HTTP/2) takes copies instead ([`MappedFile::read`]),
-//! so that even a blob damaged from outside costs an error, not the process. `sendfile` reports a short file as 0.
+//! are blobs, which never change; who reads bytes in user space reads the file instead (HTTP/2 by [`MappedFile::read`], TLS
+//! what it was [`locate`]d at), so that even a blob damaged from outside costs an error, not the process. `sendfile` reports a short file as 0.
 
 use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags};

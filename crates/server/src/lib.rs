@@ -5,6 +5,7 @@ mod data;
 mod lifecycle;
 mod system;
 mod telemetry;
+mod tls;
 
 pub use config::{Config, ConfigError, DEFAULTS, Flags};
 use std::process::ExitCode;

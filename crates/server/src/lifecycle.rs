@@ -3,17 +3,19 @@
 use crate::config::{CatalogKind, Config, StorageKind};
 use crate::data::{self, DataFolder};
 use crate::system::{SystemClock, SystemEntropy};
-use crate::telemetry;
+use crate::{telemetry, tls};
 use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
 use carrack_http::App;
 use carrack_service::access::Access;
 use carrack_service::facts::Facts;
 use carrack_service::{Core, Limits, Service};
 use carrack_storage::{LocalOptions, LocalStore, Storage};
+use carrack_transport::Tls;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,22 +55,25 @@ struct Rooms {
 
 async fn serve(config: Config, metrics: PrometheusHandle) -> Result<(), String> {
     // Before anything is opened: a signal from now on is a clean stop.
-    let stop = stop_on_signals()?;
+    let (stop, reload) = listen_for_signals()?;
+    let tls = tls::load(&config.tls)?;
     let rooms = open(&config).await?;
     let background = TaskTracker::new();
     let idle = CancellationToken::new();
     background.spawn(maintain(rooms.service.clone(), idle.clone()));
     background.spawn(reconcile(rooms.service.clone(), idle.clone()));
     background.spawn(upkeep(metrics.clone(), idle.clone()));
+    background.spawn(tls::reload_on(reload, tls.clone(), idle.clone()));
     let app = App {
         service: rooms.service.clone(),
         traces: carrack_http::Traces::new(&SystemEntropy),
         public_url: Some(config.server.public_url.trim_end_matches('/').to_owned())
             .filter(|url| !url.is_empty()),
+        scheme: if tls.is_some() { "https" } else { "http" },
         idle_timeout: config.server.idle_timeout,
         metrics: Box::new(move || telemetry::render(&metrics)),
     };
-    let served = listen(&config, app, &stop, &rooms).await;
+    let served = listen(&config, app, tls, &stop, &rooms).await;
     idle.cancel();
     background.close();
     background.wait().await;
@@ -84,13 +89,19 @@ async fn serve(config: Config, metrics: PrometheusHandle) -> Result<(), String> 
     served
 }
 
-async fn listen(config: &Config, app: App, stop: &CancellationToken, rooms: &Rooms) -> Result<(), String> {
+async fn listen(
+    config: &Config,
+    app: App,
+    tls: Option<Arc<Tls>>,
+    stop: &CancellationToken,
+    rooms: &Rooms,
+) -> Result<(), String> {
     let address = &config.server.listen;
     let listener = carrack_transport::bind(address).await.map_err(|error| {
         format!("cannot listen on {address}: {error}. Name another address with --listen.")
     })?;
     let local = listener.local_addr().map_err(|error| format!("cannot tell where it listens: {error}"))?;
-    telemetry::say(&format!("listening on http://{local}"));
+    telemetry::say(&format!("listening on {}://{local}", app.scheme));
     // Readiness goes first: whoever comes once the transport drains is refused by then.
     let drain = CancellationToken::new();
     let announced = TaskTracker::new();
@@ -106,6 +117,7 @@ async fn listen(config: &Config, app: App, stop: &CancellationToken, rooms: &Roo
         header_timeout: config.server.header_timeout,
         connections_max: config.server.max_connections,
         shutdown_grace: config.server.shutdown_grace,
+        tls,
     };
     let router = carrack_http::router(Arc::new(app));
     let broken_off = carrack_transport::serve(listener, router, options, drain).await;
@@ -204,20 +216,20 @@ fn open_blobs_max() -> usize {
     (allowed / 4).clamp(FEWEST, MOST) as usize
 }
 
-/// A token that is cancelled by SIGTERM or SIGINT. SIGHUP is taken and has nothing to reload yet.
-fn stop_on_signals() -> Result<CancellationToken, String> {
+/// A token that is cancelled by SIGTERM or SIGINT, and what SIGHUP notifies.
+fn listen_for_signals() -> Result<(CancellationToken, Arc<Notify>), String> {
     let on = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
     let (mut terminate, mut interrupt, mut hangup) =
         (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
-    let stop = CancellationToken::new();
-    let token = stop.clone();
+    let (stop, reload) = (CancellationToken::new(), Arc::new(Notify::new()));
+    let (token, notify) = (stop.clone(), reload.clone());
     let listening = async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
                 _ = hangup.recv() => {
-                    tracing::info!("SIGHUP: there is nothing to reload");
+                    notify.notify_one();
                     continue;
                 }
             }
@@ -232,7 +244,7 @@ fn stop_on_signals() -> Result<CancellationToken, String> {
     // Owned by the runtime: it has to listen until the very end, for the second signal that means "at once".
     #[expect(clippy::disallowed_methods, reason = "ends with the process, by design")]
     tokio::spawn(listening);
-    Ok(stop)
+    Ok((stop, reload))
 }
 
 async fn maintain(service: Arc<Service>, stop: CancellationToken) {

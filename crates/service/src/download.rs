@@ -13,6 +13,8 @@ use std::sync::{Arc, OnceLock};
 
 /// Bytes read at once. Large enough to amortise a system call, small enough that a slow client costs little.
 const READ_BYTES: u64 = 256 << 10;
+/// The same where the reader may be asked for more although its client takes nothing (HTTP/2, for each stream).
+const COPIED_BYTES: u64 = 64 << 10;
 /// Bytes handed over at once where they are not read but mapped: they take no memory, and the kernel sends what fits.
 const MAPPED_BYTES: u64 = 4 << 20;
 /// Extents gathered into one read: many small files of a ZIP become one buffer.
@@ -166,11 +168,12 @@ impl Transfer {
         }
     }
 
-    /// What comes next, in order: one large run of a blob by itself, or small extents of up to [`READ_BYTES`] together.
+    /// What comes next, in order: one large run of a blob by itself, or small extents together.
     fn gather(&mut self) -> Vec<Extent> {
         let mut extents = Vec::new();
         let mut total = 0;
-        while total < READ_BYTES && extents.len() < GATHER_MAX {
+        let most = if self.form == Form::Copied { COPIED_BYTES } else { READ_BYTES };
+        while total < most && extents.len() < GATHER_MAX {
             let Some(extent) = self.rest.take().or_else(|| self.slice.next()) else { break };
             if self.form == Form::Mapped && is_run(&extent) {
                 if extents.is_empty() {
@@ -182,7 +185,7 @@ impl Transfer {
                 }
                 break;
             }
-            let (now, later) = split(extent, READ_BYTES - total);
+            let (now, later) = split(extent, most - total);
             total += now.len();
             extents.push(now);
             self.rest = later;

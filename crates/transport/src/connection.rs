@@ -1,6 +1,6 @@
 //! A connection's socket: counts what passes, and closes so that the last answer arrives.
 
-use crate::hello::Hello;
+use crate::hello::{Hello, is_late};
 use crate::metrics::{CONNECTIONS, RECEIVED_BYTES, SENT_BYTES};
 use crate::send;
 use metrics::{Counter, Gauge};
@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 /// How long, and for how many bytes, a closing connection listens to a client that is still sending. Closing with
 /// unread bytes makes the kernel reset the connection, and the client loses the answer that says why (RFC 9112 §9.6).
-const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: u64 = 64 << 20;
 /// Read at once while lingering.
 const LINGER_BUFFER_BYTES: usize = 16 << 10;
@@ -79,12 +79,8 @@ impl AsyncRead for Connection {
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
         let came = &buffer.filled()[before..];
         self.received.increment(came.len() as u64);
-        if let Some(hello) = &mut self.hello {
-            if hello.is_clear_after(came) {
-                self.hello = None;
-            } else if result.is_pending() && hello.poll_late(context).is_ready() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
+        if is_late(&mut self.hello, came, result.is_pending(), context) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         result
     }

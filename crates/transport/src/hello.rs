@@ -22,17 +22,32 @@ impl Hello {
     }
 
     /// Ready when the client has had its time.
-    pub(crate) fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.deadline.as_mut().poll(context)
     }
 
     /// Hears what came; whether it is clear now what is spoken.
-    pub(crate) fn is_clear_after(&mut self, bytes: &[u8]) -> bool {
+    fn is_clear_after(&mut self, bytes: &[u8]) -> bool {
         let expected = &PREFACE[self.heard..];
         let len = bytes.len().min(expected.len());
         self.heard += len;
         bytes[..len] != expected[..len] || self.heard == PREFACE.len()
     }
+}
+
+/// Hears what a read brought, `hello` becoming `None` once it is clear what is spoken; whether the client is too late.
+pub(crate) fn is_late(
+    hello: &mut Option<Hello>,
+    came: &[u8],
+    waits: bool,
+    context: &mut Context<'_>,
+) -> bool {
+    let Some(waiting) = hello else { return false };
+    if waiting.is_clear_after(came) {
+        *hello = None;
+        return false;
+    }
+    waits && waiting.poll_late(context).is_ready()
 }
 
 #[cfg(test)]

@@ -45,14 +45,25 @@ fn send_memory(socket: &impl AsFd, slices: &[IoSlice<'_>], more: SendFlags) -> R
 fn send_file(socket: &impl AsFd, file: Located<'_>, length: usize) -> io::Result<usize> {
     let mut offset = file.offset;
     match rustix::io::retry_on_intr(|| rustix::fs::sendfile(socket, file.file, Some(&mut offset), length))? {
-        0 => {
-            tracing::error!(
-                offset = file.offset,
-                length,
-                "a stored file has become shorter while it was being sent"
-            );
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
+        0 => Err(shorter(file.offset, length)),
         sent => Ok(sent),
     }
+}
+
+/// Fills `target` with the bytes of a file, for a connection that has to see them. `UnexpectedEof` as above.
+pub(crate) fn read_file(file: Located<'_>, target: &mut [u8]) -> io::Result<()> {
+    let mut done = 0;
+    while done < target.len() {
+        let offset = file.offset + done as u64;
+        match rustix::io::retry_on_intr(|| rustix::io::pread(file.file, &mut target[done..], offset))? {
+            0 => return Err(shorter(offset, target.len() - done)),
+            count => done += count,
+        }
+    }
+    Ok(())
+}
+
+fn shorter(offset: u64, length: usize) -> io::Error {
+    tracing::error!(offset, length, "a stored file has become shorter while it was being sent");
+    io::ErrorKind::UnexpectedEof.into()
 }

@@ -13,4 +13,5 @@ mod contract;
 mod operations;
 mod server;
 mod smoke;
+mod tls;
 mod zip;

@@ -19,11 +19,12 @@ pub(crate) struct Setup {
     data: Option<PathBuf>,
     variables: Vec<(String, String)>,
     wrapper: Vec<String>,
+    authority: Option<PathBuf>,
 }
 
 impl Setup {
     pub(crate) fn new() -> Setup {
-        Setup { data: None, variables: Vec::new(), wrapper: Vec::new() }
+        Setup { data: None, variables: Vec::new(), wrapper: Vec::new(), authority: None }
     }
 
     /// Uses this data folder instead of one that goes with the server.
@@ -36,6 +37,13 @@ impl Setup {
     pub(crate) fn set(mut self, name: &str, value: &str) -> Setup {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Speaks HTTPS with this certificate and key; clients trust what `authority` signed.
+    pub(crate) fn tls(self, cert: &Path, key: &Path, authority: &Path) -> Setup {
+        let setup = self.set("CARRACK_TLS__CERT", cert.to_str().unwrap());
+        let setup = setup.set("CARRACK_TLS__KEY", key.to_str().unwrap());
+        Setup { authority: Some(authority.to_owned()), ..setup }
     }
 
     /// Runs the server under another program, such as `strace -f`.
@@ -67,7 +75,13 @@ impl Setup {
         let Some(base) = base else {
             panic!("the server did not start: {}", std::fs::read_to_string(&log).unwrap());
         };
-        Server { child, base, data, log, folder, client: Client::builder().no_proxy().build().unwrap() }
+        let mut client = Client::builder().no_proxy();
+        if let Some(authority) = &self.authority {
+            let pem = std::fs::read(authority).unwrap();
+            client = client.tls_certs_only([reqwest::Certificate::from_pem(&pem).unwrap()]);
+        }
+        let client = client.build().unwrap();
+        Server { child, base, data, log, folder, client, authority: self.authority }
     }
 }
 
@@ -99,13 +113,14 @@ fn first_line(child: &mut Child) -> Option<String> {
 /// A server that runs until it is dropped.
 pub(crate) struct Server {
     child: Child,
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`, or `https`.
     pub(crate) base: String,
     /// Its data folder.
     pub(crate) data: PathBuf,
     log: PathBuf,
     folder: TempDir,
     client: Client,
+    authority: Option<PathBuf>,
 }
 
 impl Server {
@@ -121,7 +136,7 @@ impl Server {
 
     /// `127.0.0.1:PORT`, for raw sockets.
     pub(crate) fn address(&self) -> &str {
-        self.base.strip_prefix("http://").unwrap()
+        self.base.split_once("://").unwrap().1
     }
 
     /// A request with the administrator's token. Set a body and headers, then `.send().await`.
@@ -205,7 +220,11 @@ impl Drop for Server {
 
 /// Runs the client commands of the binary against a server.
 pub(crate) fn carrack(server: &Server, args: &[&str]) -> std::process::Output {
-    without_variables(env!("CARGO_BIN_EXE_carrack"))
+    let mut command = without_variables(env!("CARGO_BIN_EXE_carrack"));
+    if let Some(authority) = &server.authority {
+        command.env("CARRACK_CA_CERT", authority);
+    }
+    command
         .args(args)
         .current_dir(server.folder())
         .env("CARRACK_URL", &server.base)

@@ -4,10 +4,12 @@
 mod units;
 
 use carrack_storage::Durability;
+use carrack_transport::OldestVersion;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::{Dict, Value};
 use figment::{Figment, Source};
 use serde::Deserialize;
+use serde::de::{Error as _, Unexpected};
 use std::fmt;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,7 @@ pub const DEFAULTS: &str = include_str!("defaults.toml");
 const FILE: &str = "carrack.toml";
 /// Variables with our prefix that are no settings: the first administrator's token, what the client commands read,
 /// and what the benchmark harness sets.
-const NOT_SETTINGS: &[&str] = &["root_token", "url", "token", "config", "bin", "extra"];
+const NOT_SETTINGS: &[&str] = &["root_token", "url", "token", "config", "ca_cert", "bin", "extra"];
 
 /// What the command line may say.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +45,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Sockets.
     pub server: Server,
+    /// Encryption.
+    pub tls: Tls,
     /// The facts.
     pub catalog: Catalog,
     /// The bytes.
@@ -68,6 +72,23 @@ pub struct Server {
     #[serde(deserialize_with = "units::duration")]
     pub idle_timeout: Duration,
     pub max_connections: usize,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    #[serde(deserialize_with = "oldest_version")]
+    pub min_version: OldestVersion,
+}
+
+impl Tls {
+    /// Whether HTTPS is spoken.
+    pub fn is_on(&self) -> bool {
+        !self.cert.as_os_str().is_empty()
+    }
 }
 
 /// `[catalog]`
@@ -156,6 +177,25 @@ fn durability<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Durab
         Word::Power => Durability::Power,
         Word::Process => Durability::Process,
     })
+}
+
+/// A variable's `1.2` arrives as a number, the file's `"1.2"` as text.
+fn oldest_version<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<OldestVersion, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Version {
+        Number(f64),
+        Text(String),
+    }
+    let text = match Version::deserialize(deserializer)? {
+        Version::Number(number) => number.to_string(),
+        Version::Text(text) => text,
+    };
+    match text.as_str() {
+        "1.2" => Ok(OldestVersion::Tls12),
+        "1.3" => Ok(OldestVersion::Tls13),
+        other => Err(D::Error::invalid_value(Unexpected::Str(other), &"\"1.2\" or \"1.3\"")),
+    }
 }
 
 /// Everything that is wrong with the settings, at once.
@@ -271,6 +311,16 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     }
     if config.server.max_connections == 0 {
         wrong.push("setting server.max_connections: found 0, expected at least 1".to_owned());
+    }
+    match (config.tls.is_on(), !config.tls.key.as_os_str().is_empty()) {
+        (true, false) => wrong.push(
+            "setting tls.key: found \"\", expected the file of the key that belongs to tls.cert".to_owned(),
+        ),
+        (false, true) => wrong.push(
+            "setting tls.cert: found \"\", expected the file of the certificate that tls.key belongs to"
+                .to_owned(),
+        ),
+        (true, true) | (false, false) => {}
     }
     let url = &config.server.public_url;
     let absolute = ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme));

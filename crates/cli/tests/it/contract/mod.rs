@@ -14,6 +14,7 @@ mod buckets;
 mod chunks;
 mod cli;
 mod completion;
+mod compression;
 mod conditions;
 mod describing;
 mod edges;

@@ -2,7 +2,7 @@
 
 mod crash;
 mod damage;
-mod disk;
+pub(crate) mod disk;
 mod disk_full;
 mod leaks;
 mod ledger;
@@ -12,6 +12,6 @@ mod refusals;
 mod settings;
 mod stopping;
 mod strace;
-mod wait;
+pub(crate) mod wait;
 mod wire;
 mod writer;
