@@ -1,11 +1,14 @@
 //! A connection's socket: counts what passes, and closes so that the last answer arrives.
 
+use crate::exchange::Exchange;
 use crate::hello::{Hello, is_late};
 use crate::metrics::{CONNECTIONS, RECEIVED_BYTES, SENT_BYTES};
 use crate::send;
+use bytes::Bytes;
 use metrics::{Counter, Gauge};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -25,6 +28,9 @@ pub(crate) struct Connection {
     sent: Counter,
     open: Gauge,
     hello: Option<Hello>,
+    /// Bytes that were read before and are to be read again.
+    unread: Bytes,
+    exchange: Arc<Exchange>,
     closing: Option<Closing>,
 }
 
@@ -36,12 +42,27 @@ struct Closing {
 
 impl Connection {
     /// The client has `hello_timeout` to show whether it speaks HTTP/1 or HTTP/2.
-    pub(crate) fn new(stream: TcpStream, hello_timeout: Duration) -> Connection {
+    pub(crate) fn new(stream: TcpStream, hello_timeout: Duration, exchange: Arc<Exchange>) -> Connection {
         let open = metrics::gauge!(CONNECTIONS);
         open.increment(1);
         let (received, sent) = (metrics::counter!(RECEIVED_BYTES), metrics::counter!(SENT_BYTES));
         let hello = Some(Hello::within(hello_timeout));
-        Connection { stream, received, sent, open, hello, closing: None }
+        Connection { stream, received, sent, open, hello, unread: Bytes::new(), exchange, closing: None }
+    }
+
+    /// Looks at the bytes that come next without taking them; waits until there is one. 0 at the end.
+    pub(crate) async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.peek(buffer).await
+    }
+
+    /// Gives back what was read and not used.
+    pub(crate) fn put_back(&mut self, bytes: Bytes) {
+        self.unread = bytes;
+    }
+
+    /// Waits until there is something to read, the end included.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        if self.unread.is_empty() { self.stream.readable().await } else { Ok(()) }
     }
 
     fn poll_send(&self, context: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -55,10 +76,14 @@ impl Connection {
         }
     }
 
-    fn count_sent(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// Counts what was sent of so many bytes.
+    fn count_sent(&self, offered: usize, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let mut sent = 0;
         if let Poll::Ready(Ok(bytes)) = &result {
-            self.sent.increment(*bytes as u64);
+            sent = *bytes;
+            self.sent.increment(sent as u64);
         }
+        self.exchange.set_busy(sent < offered);
         result
     }
 }
@@ -75,9 +100,18 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let len = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(len));
+            self.exchange.hear();
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
         let came = &buffer.filled()[before..];
+        if !came.is_empty() {
+            self.exchange.hear();
+        }
         self.received.increment(came.len() as u64);
         if is_late(&mut self.hello, came, result.is_pending(), context) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -89,7 +123,7 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = self.poll_send(context, &[io::IoSlice::new(bytes)]);
-        self.count_sent(result)
+        self.count_sent(bytes.len(), result)
     }
 
     fn poll_write_vectored(
@@ -98,7 +132,7 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = self.poll_send(context, slices);
-        self.count_sent(result)
+        self.count_sent(slices.iter().map(|slice| slice.len()).sum(), result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -111,6 +145,7 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.exchange.set_busy(true);
         if this.closing.is_none() {
             match Pin::new(&mut this.stream).poll_shutdown(context) {
                 Poll::Ready(Ok(())) => {}

@@ -1,6 +1,7 @@
 //! The first bytes of a connection, which say whether HTTP/1 or HTTP/2 is spoken. hyper waits for them without a bound:
 //! without a deadline here, a client that says nothing would hold a connection for ever.
 
+use crate::connection::Connection;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -48,6 +49,27 @@ pub(crate) fn is_late(
         return false;
     }
     waits && waiting.poll_late(context).is_ready()
+}
+
+/// Whether a client that has not said anything yet says it speaks HTTP/2; `None` when it says nothing at all. What it
+/// says stays to be read.
+pub(crate) async fn speaks_h2(connection: &Connection) -> Option<bool> {
+    /// Between two looks at a client that has said part of the preface: what was seen already wakes nobody.
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut said = [0; PREFACE.len()];
+    loop {
+        let said = match connection.peek(&mut said).await {
+            Ok(0) | Err(_) => return None,
+            Ok(len) => &said[..len],
+        };
+        if *said != PREFACE[..said.len()] {
+            return Some(false);
+        }
+        if said.len() == PREFACE.len() {
+            return Some(true);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 #[cfg(test)]

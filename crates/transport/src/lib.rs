@@ -3,6 +3,8 @@
 //! *Ownership.* Every connection is a task of a tracker that [`serve`] awaits before it returns.
 
 mod connection;
+mod conversation;
+mod exchange;
 mod hello;
 pub mod metrics;
 mod send;
@@ -11,12 +13,12 @@ mod tls;
 pub use tls::{OldestVersion, Tls, TlsError, TlsOptions, kernel_offers_tls};
 
 use connection::Connection;
+use exchange::{Exchange, Watched};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use std::convert::Infallible;
 use std::error::Error;
@@ -29,7 +31,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
 /// How connections are treated.
 #[derive(Clone)]
@@ -187,60 +188,57 @@ where
     if tune(&stream).is_err() {
         return;
     }
-    let connection = Connection::new(stream, protocol.header_timeout);
-    let begun = CancellationToken::new();
-    let (connection, builder) = tokio::select! {
-        ready = prepare(connection, &protocol) => match ready {
-            Some(ready) => ready,
-            None => return,
-        },
-        () = stopped(&protocol.stop, &begun) => return,
+    let exchange: Arc<Exchange> = Arc::default();
+    let connection = Connection::new(stream, protocol.header_timeout, exchange.clone());
+    let service = Watched::new(service, exchange.clone());
+    let ready = tokio::select! {
+        ready = prepare(connection, &protocol) => ready,
+        () = stopped(&protocol.stop) => None,
     };
-    let service = service.map_request({
-        let begun = begun.clone();
-        move |request| {
-            begun.cancel();
-            promise(request)
+    match ready {
+        None => {}
+        Some(Ready::Http1(connection)) => {
+            conversation::http1(connection, exchange, service, &protocol).await;
         }
-    });
-    let service = TowerToHyperService::new(service);
-    let serving = builder.serve_connection(TokioIo::new(connection), service);
-    tokio::pin!(serving);
-    let result = tokio::select! {
-        result = serving.as_mut() => result,
-        () = stopped(&protocol.stop, &begun) => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+        Some(Ready::Http2(stream)) => {
+            let serving = http2_builder(&protocol).serve_connection(TokioIo::new(stream), service);
+            conversation::to_the_end(serving, &exchange, &protocol).await;
         }
-    };
-    if let Err(error) = result {
-        // A client that goes away, or talks something else than HTTP: nothing an operator has to act on.
-        tracing::debug!(%error, "a connection ended early");
+        Some(Ready::Tls(stream)) => {
+            let serving = http1_builder(&protocol).serve_connection(TokioIo::new(stream), service);
+            conversation::to_the_end(serving, &exchange, &protocol).await;
+        }
     }
 }
 
-/// A connection and what is spoken on it, once that is agreed on; `None` when it came to nothing.
-async fn prepare(
-    connection: Connection,
-    protocol: &Protocol,
-) -> Option<(Either<Connection, TlsStream>, auto::Builder<TokioExecutor>)> {
-    let builder = builder(protocol);
-    let Some(tls) = &protocol.tls else { return Some((Either::Left(connection), builder)) };
-    let stream = tls::accept(tls, connection, protocol.header_timeout).await?;
-    let builder = match stream.agreed_on_h2() {
-        None => builder,
-        Some(true) => builder.http2_only(),
-        Some(false) => builder.http1_only(),
-    };
-    Some((Either::Right(stream), builder))
+/// A connection and what is spoken on it.
+enum Ready {
+    Http1(Connection),
+    /// HTTP/1 over TLS.
+    Tls(TlsStream),
+    Http2(Either<Connection, TlsStream>),
 }
 
-/// Waits until a connection is to be ended. One that was opened just before the stop has its first request on the way:
-/// closing it at once would reset a client that did nothing wrong.
-async fn stopped(stop: &CancellationToken, begun: &CancellationToken) {
+/// Finds out what is spoken; `None` when it came to nothing.
+async fn prepare(connection: Connection, protocol: &Protocol) -> Option<Ready> {
+    let Some(tls) = &protocol.tls else {
+        let hello = hello::speaks_h2(&connection);
+        return match tokio::time::timeout(protocol.header_timeout, hello).await.ok()?? {
+            true => Some(Ready::Http2(Either::Left(connection))),
+            false => Some(Ready::Http1(connection)),
+        };
+    };
+    let stream = tls::accept(tls, connection, protocol.header_timeout).await?;
+    match stream.agreed_on_h2() {
+        Some(true) => Some(Ready::Http2(Either::Right(stream))),
+        Some(false) | None => Some(Ready::Tls(stream)),
+    }
+}
+
+/// Waits until a connection that has not said anything is to be ended.
+async fn stopped(stop: &CancellationToken) {
     stop.cancelled().await;
-    // Whether it came or not, the connection ends now.
-    let _came = tokio::time::timeout(FIRST_REQUEST_GRACE, begun.cancelled()).await;
+    tokio::time::sleep(FIRST_REQUEST_GRACE).await;
 }
 
 /// No waiting for more to send, and no more in the kernel than keeps the line busy: a client that stands still would
@@ -250,25 +248,20 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
 }
 
-/// HTTP/1 passes a body's bytes to [`Connection`] or [`TlsStream`] as they are; HTTP/2 copies them into frames.
-fn promise(mut request: Request<Incoming>) -> Request<Incoming> {
-    if request.version() <= hyper::Version::HTTP_11 {
-        request.extensions_mut().insert(carrack_mapped::Recognised);
-    }
-    request
-}
-
-fn builder(protocol: &Protocol) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn http1_builder(protocol: &Protocol) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .keep_alive(protocol.keep_alive)
         .header_read_timeout(protocol.header_timeout)
         .max_buf_size(BUFFER_BYTES_MAX)
         .half_close(true);
     builder
-        .http2()
+}
+
+fn http2_builder(protocol: &Protocol) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .keep_alive_interval(protocol.header_timeout)
         .max_concurrent_streams(STREAMS_MAX)

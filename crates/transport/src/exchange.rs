@@ -1,0 +1,179 @@
+//! Requests and answers of one connection, watched: how many are under way, and whether the line is quiet.
+
+use crate::{Answers, Content};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use pin_project_lite::pin_project;
+use std::convert::Infallible;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use tower::util::Oneshot;
+
+/// What is going on on a connection. Written by the task of the connection, and by those that hold an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Exchange {
+    begun: AtomicU64,
+    under_way: AtomicUsize,
+    /// Bytes came since the last request began or ended.
+    heard: AtomicBool,
+    /// Bytes wait to be sent, or the connection is closing.
+    busy: AtomicBool,
+}
+
+impl Exchange {
+    /// Requests so far.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// The socket brought bytes.
+    pub(crate) fn hear(&self) {
+        self.heard.store(true, Ordering::Release);
+    }
+
+    /// Whether the socket has more to do than it could.
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Release);
+    }
+
+    /// Whether nothing has come of a next request and nothing is left of the last.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) == 0
+            && !self.heard.load(Ordering::Acquire)
+            && !self.busy.load(Ordering::Acquire)
+    }
+}
+
+/// A request under way, until the last of its answer is dropped.
+struct UnderWay(Arc<Exchange>);
+
+impl UnderWay {
+    fn begin(exchange: &Arc<Exchange>) -> UnderWay {
+        exchange.under_way.fetch_add(1, Ordering::AcqRel);
+        exchange.heard.store(false, Ordering::Release);
+        exchange.begun.fetch_add(1, Ordering::AcqRel);
+        UnderWay(exchange.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.heard.store(false, Ordering::Release);
+        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A service whose requests are watched.
+pub(crate) struct Watched<S, B> {
+    service: S,
+    exchange: Arc<Exchange>,
+    body: PhantomData<fn() -> B>,
+}
+
+impl<S: Clone, B> Clone for Watched<S, B> {
+    fn clone(&self) -> Watched<S, B> {
+        Watched::new(self.service.clone(), self.exchange.clone())
+    }
+}
+
+impl<S, B> Watched<S, B> {
+    pub(crate) fn new(service: S, exchange: Arc<Exchange>) -> Watched<S, B> {
+        Watched { service, exchange, body: PhantomData }
+    }
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Watched<S, B>
+where
+    S: Answers<B>,
+    B: Content,
+{
+    type Response = Response<WatchedBody<B>>;
+    type Error = Infallible;
+    type Future = Answering<S>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Answering<S> {
+        // HTTP/1 passes a body's bytes to our socket as they are; HTTP/2 copies them into frames.
+        if request.version() <= hyper::Version::HTTP_11 {
+            request.extensions_mut().insert(carrack_mapped::Recognised);
+        }
+        let under_way = Some(UnderWay::begin(&self.exchange));
+        Answering { answer: Oneshot::new(self.service.clone(), request), under_way }
+    }
+}
+
+pin_project! {
+    /// An answer that is being made.
+    pub(crate) struct Answering<S: tower::Service<Request<Incoming>>> {
+        #[pin]
+        answer: Oneshot<S, Request<Incoming>>,
+        under_way: Option<UnderWay>,
+    }
+}
+
+impl<S, B> Future for Answering<S>
+where
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+{
+    type Output = Result<Response<WatchedBody<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(response) = ready!(this.answer.poll(context));
+        let under_way = this.under_way.take();
+        Poll::Ready(Ok(response.map(|body| WatchedBody { body, _under_way: under_way })))
+    }
+}
+
+pin_project! {
+    /// The body of an answer, with the request it belongs to.
+    pub(crate) struct WatchedBody<B> {
+        #[pin]
+        body: B,
+        _under_way: Option<UnderWay>,
+    }
+}
+
+impl<B: Body> Body for WatchedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quiet_between_requests_alone() {
+        let exchange = Arc::new(Exchange::default());
+        assert!(exchange.is_quiet());
+        exchange.hear();
+        assert!(!exchange.is_quiet(), "part of a head has come");
+        let (first, second) = (UnderWay::begin(&exchange), UnderWay::begin(&exchange));
+        exchange.hear();
+        drop(first);
+        assert!(!exchange.is_quiet());
+        drop(second);
+        assert!(exchange.is_quiet() && exchange.begun() == 2);
+        exchange.set_busy(true);
+        assert!(!exchange.is_quiet(), "the answer's last bytes wait for the client");
+    }
+}
