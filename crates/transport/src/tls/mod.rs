@@ -1,13 +1,16 @@
 //! TLS 1.2 and 1.3 by rustls: the certificate that is shown, handshakes, and records on a socket of ours.
 //!
-//! *Memory.* A connection holds at most [`stream::BATCH_BYTES`] of encrypted bytes that the kernel has not taken yet, and
-//! one record that has not come completely. What is read of a file passes through a buffer of the thread.
+//! *Memory.* A connection holds at most 64 KiB of encrypted bytes that the kernel has not taken yet, or 144 KiB over
+//! HTTP/2, and one record that has not come completely. What is read of a file passes through a buffer of the thread.
 
 mod certificate;
 mod handshake;
 mod kernel;
 mod plain;
+mod socket;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use handshake::accept;
 pub use kernel::offers_tls as kernel_offers_tls;

@@ -5,6 +5,7 @@
 //! only promises: frames are put together to whole records, and sent when a batch is full or, at the latest, when the
 //! task is polled next, which it asks for.
 
+use super::socket::{FirstByte, Socket};
 use crate::connection::{Connection, LINGER};
 use crate::hello::{Hello, is_late};
 use crate::send::read_file;
@@ -18,9 +19,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// Bytes that are encrypted at once, and the most that a connection keeps encrypted while its client does not read. Four
-/// whole records: more do not stay in a core's own cache, fewer make more system calls.
-pub(super) const BATCH_BYTES: usize = 64 << 10;
+/// Bytes that are encrypted at once, and the most that a connection keeps encrypted while its client does not read; twice
+/// that over HTTP/2. Four whole records: more do not stay in a core's own cache, fewer make more system calls.
+const BATCH_BYTES: usize = 64 << 10;
 /// Pieces of memory that are encrypted at once.
 const PIECES_MAX: usize = 16;
 /// Plaintext of a whole record (RFC 8446 §5.1).
@@ -254,7 +255,8 @@ impl AsyncRead for TlsStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.owes_flush
+        // Whatever is left is sent before anything is waited for, so that a promise is kept without another write.
+        if (self.owes_flush || self.session.wants_write())
             && let Poll::Ready(Err(error)) = self.poll_send_all(context)
         {
             return Poll::Ready(Err(error));
@@ -326,56 +328,5 @@ impl AsyncWrite for TlsStream {
             ready!(this.poll_drain(context))?;
         }
         Pin::new(&mut self.socket).poll_shutdown(context)
-    }
-}
-
-/// The socket as rustls wants it: what would wait is `WouldBlock`, and the task is woken when it would not any more.
-struct Socket<'a, 'b> {
-    connection: &'a mut Connection,
-    context: &'a mut Context<'b>,
-}
-
-fn blocking<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
-    match poll {
-        Poll::Ready(result) => result,
-        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-    }
-}
-
-impl Read for Socket<'_, '_> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let mut buffer = ReadBuf::new(bytes);
-        blocking(Pin::new(&mut *self.connection).poll_read(self.context, &mut buffer))?;
-        Ok(buffer.filled().len())
-    }
-}
-
-impl Write for Socket<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        blocking(Pin::new(&mut *self.connection).poll_write(self.context, bytes))
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        blocking(Pin::new(&mut *self.connection).poll_write_vectored(self.context, slices))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Remembers the first byte that ever came.
-struct FirstByte<'a, 'b> {
-    socket: Socket<'a, 'b>,
-    first: &'a mut Option<u8>,
-}
-
-impl Read for FirstByte<'_, '_> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let count = self.socket.read(bytes)?;
-        if self.first.is_none() {
-            *self.first = bytes[..count].first().copied();
-        }
-        Ok(count)
     }
 }
