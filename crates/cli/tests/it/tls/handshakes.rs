@@ -54,21 +54,12 @@ fn the_protocol_is_agreed_on() {
     }
     let said = text(&s_client(&server, &["-alpn", "spdy/3"]));
     assert!(said.contains("no application protocol"), "{said}");
-    // Without the extension, what is spoken is heard.
-    for (option, version) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
-        let output = curl(option)
-            .args([
-                "--no-alpn",
-                "-o",
-                "/dev/null",
-                "-w",
-                "%{http_version} %{http_code}",
-                &server.url("/readyz"),
-            ])
-            .output()
-            .unwrap();
-        assert_eq!(text(&output), format!("{version} 200"), "{option}");
-    }
+    // Without the extension it is HTTP/1.1 (RFC 9113 §3.3).
+    let output = curl("--http1.1")
+        .args(["--no-alpn", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", &server.url("/readyz")])
+        .output()
+        .unwrap();
+    assert_eq!(text(&output), "1.1 200");
 }
 
 #[tokio::test]
