@@ -14,6 +14,10 @@ use connection::{Connection, Session};
 use failure::Failure;
 use std::process::ExitCode;
 
+/// Gives memory back within a second of its last use, see `.cargo/config.toml`, and is quicker than the C library's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A self-hosted file-transfer server, and its client.
 #[derive(Parser)]
 #[command(name = "carrack", version, propagate_version = true)]

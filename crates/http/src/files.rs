@@ -5,8 +5,7 @@ use crate::render::{self, Response};
 use crate::rope::{self, Answer, Outgoing};
 use crate::{compress, conditional, digests, disposition};
 use axum::http::header::{
-    CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, ETAG, LOCATION,
+    CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LOCATION,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use carrack_api::headers::{METADATA_PREFIX, REPR_DIGEST};
@@ -19,6 +18,7 @@ use carrack_service::Outcome;
 use carrack_service::download::Kind;
 use carrack_service::file::PAGE_MAX;
 use carrack_service::upload::Put;
+use std::sync::Arc;
 
 /// Entries of a page unless the client wishes fewer.
 const PAGE_DEFAULT: usize = 1000;
@@ -124,23 +124,17 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
 #[expect(dead_code, reason = "documents what `get` serves")]
 fn head() {}
 
-fn content(call: &Call, file: &File, rope: &Rope, sha256: Option<[u8; 32]>) -> Result<Answer> {
-    let mut headers = HeaderMap::new();
-    let name = call.query("filename").filter(|name| !name.is_empty()).unwrap_or(file.key.file_name());
-    headers.insert(CONTENT_DISPOSITION, disposition::header(call.query("download").is_some(), name));
-    if disposition::is_active(&file.content_type) {
-        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
+fn content(call: &Call, file: &Arc<File>, rope: &Rope, sha256: Option<[u8; 32]>) -> Result<Answer> {
+    let mut headers = call.app.representations.of(file, rope)?;
+    let name = call.query("filename").filter(|name| !name.is_empty());
+    if name.is_some() || call.query("download").is_some() {
+        let name = name.unwrap_or(file.key.file_name());
+        headers.insert(CONTENT_DISPOSITION, disposition::header(call.query("download").is_some(), name));
     }
     if let Some(sha256) = sha256.filter(|digest| file.blob.digest.sha256.is_none_or(|known| known == *digest))
         && let Ok(value) = HeaderValue::try_from(digests::repr_digest(&sha256))
     {
         headers.insert(REPR_DIGEST, value);
-    }
-    for (name, value) in &file.metadata {
-        let name = axum::http::HeaderName::try_from(format!("{METADATA_PREFIX}{name}"));
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
-            headers.insert(name, value);
-        }
     }
     rope::answer(call, Outgoing { rope, content_type: &file.content_type, kind: Kind::Full, headers })
 }

@@ -16,6 +16,7 @@ mod openapi;
 mod pipeline;
 mod problem;
 mod render;
+mod representation;
 mod rope;
 mod routes;
 mod system;
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use openapi::document as openapi_document;
+pub use representation::Representations;
 pub use routes::router;
 
 /// What the handlers work with.
@@ -43,6 +45,8 @@ pub struct App {
     pub scheme: &'static str,
     /// A request body that brings no byte for so long is given up.
     pub idle_timeout: Duration,
+    /// Headers of hot files.
+    pub representations: Representations,
     /// Renders the metrics in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
 }

@@ -23,13 +23,13 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
     let trace = app.traces.next();
     let method = MethodLabel::of(request.method());
     let active = Active::begin(route);
-    let span = span(trace, method.as_str(), route);
+    let span = span(trace, method.as_str());
     let keep_alive = KeepAlive::of(&request);
     let result = handle(app, route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await;
     let failure = result.as_ref().err().map(|error| (error.code(), error.chain()));
     let mut response = result.unwrap_or_else(|error| problem::render(&error, trace));
     let status = response.status();
-    span.in_scope(|| log(trace, method.as_str(), status, failure, started));
+    span.in_scope(|| log(trace, route, method.as_str(), status, failure, started));
     finish(&mut response, trace, &keep_alive);
     route.meters().first_byte.record(started.elapsed().as_secs_f64());
     response.body_mut().record(Record { started, trace, method, active, status: status.as_u16() });
@@ -38,10 +38,11 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
 
 /// What is logged on the way belongs to a request. Reading is so frequent, and so quiet, that its span is for the
 /// curious: what goes wrong with it is logged at its end, with its trace id.
-fn span(trace: TraceId, method: &'static str, route: &'static Route) -> tracing::Span {
-    match method {
-        "GET" | "HEAD" => tracing::debug_span!("request", trace_id = %trace, method, route = route.path),
-        _ => tracing::info_span!("request", trace_id = %trace, method, route = route.path),
+fn span(trace: TraceId, method: &str) -> tracing::Span {
+    if is_reading(method) {
+        tracing::debug_span!("request", request = %trace)
+    } else {
+        tracing::info_span!("request", request = %trace)
     }
 }
 
@@ -138,17 +139,32 @@ fn finish(response: &mut Response, trace: TraceId, keep_alive: &KeepAlive) {
 }
 
 /// One line per request: what succeeded reading is for the curious, the rest for the record.
-fn log(trace: TraceId, method: &str, status: StatusCode, failure: Option<(Code, String)>, started: Instant) {
-    let status = status.as_u16();
+fn log(
+    trace: TraceId,
+    route: &Route,
+    method: &str,
+    status: StatusCode,
+    failure: Option<(Code, String)>,
+    started: Instant,
+) {
+    let (trace_id, route, status) = (tracing::field::display(trace), route.path, status.as_u16());
     let duration_ms = started.elapsed().as_millis() as u64;
     match failure {
-        Some((code, error)) if matches!(code.class(), Class::Fault) => {
-            tracing::error!(trace_id = %trace, status, duration_ms, code = code.as_str(), error, "request failed");
-        }
         Some((code, error)) => {
-            tracing::info!(trace_id = %trace, status, duration_ms, code = code.as_str(), error, "request refused")
+            let (fault, code) = (matches!(code.class(), Class::Fault), code.as_str());
+            if fault {
+                tracing::error!(trace_id, method, route, status, duration_ms, code, error, "request failed");
+            } else {
+                tracing::info!(trace_id, method, route, status, duration_ms, code, error, "request refused");
+            }
         }
-        None if matches!(method, "GET" | "HEAD") => tracing::debug!(status, duration_ms, "request"),
-        None => tracing::info!(status, duration_ms, "request"),
+        None if is_reading(method) => {
+            tracing::debug!(trace_id, method, route, status, duration_ms, "request")
+        }
+        None => tracing::info!(trace_id, method, route, status, duration_ms, "request"),
     }
+}
+
+fn is_reading(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD")
 }

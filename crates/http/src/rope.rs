@@ -22,8 +22,19 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) content_type: &'a str,
     /// What the whole of it counts as in the metrics; a range of a file is [`Kind::Range`].
     pub(crate) kind: Kind,
-    /// Headers of every answer with content, 304 included where they belong.
+    /// Headers of the whole of it, see [`representation`].
     pub(crate) headers: HeaderMap,
+}
+
+/// Adds what every answer about this rope says: validators, and what it is.
+pub(crate) fn representation(mut headers: HeaderMap, rope: &Rope, content_type: &str) -> Result<HeaderMap> {
+    headers.insert(ETAG, header(rope.etag().as_str())?);
+    headers.insert(LAST_MODIFIED, header(&conditional::http_date(rope.modified()))?);
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    // Kept by the client alone, and asked about each time: a file may be replaced.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(CONTENT_TYPE, header(content_type)?);
+    Ok(headers)
 }
 
 /// What has to be sent, once preconditions and ranges are settled.
@@ -39,12 +50,12 @@ pub(crate) fn answer(call: &Call, out: Outgoing<'_>) -> Result<Answer> {
     let rope = out.rope;
     let mut response = render::empty(StatusCode::OK);
     *response.headers_mut() = out.headers;
-    validators(response.headers_mut(), rope)?;
     let dating = if out.kind == Kind::Zip { Dating::NewestMember } else { Dating::Sound };
     match conditional::evaluate(&call.headers, rope.etag(), rope.modified(), dating) {
         Verdict::Proceed => {}
         Verdict::NotModified => {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response.headers_mut().remove(CONTENT_TYPE);
             return Ok(Answer::Head(response));
         }
         Verdict::Failed => {
@@ -54,7 +65,6 @@ pub(crate) fn answer(call: &Call, out: Outgoing<'_>) -> Result<Answer> {
             ));
         }
     }
-    response.headers_mut().insert(CONTENT_TYPE, header(out.content_type)?);
     if call.method == Method::HEAD {
         // RFC 9110 §14.2: a range is for GET alone.
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(rope.len()));
@@ -101,15 +111,6 @@ pub(crate) fn with_body(
     let length = slice.len();
     let transfer = Transfer::new(slice, reader, form, kind, hold);
     response.map(|_| ResponseBody::transfer(transfer, length))
-}
-
-fn validators(headers: &mut HeaderMap, rope: &Rope) -> Result<()> {
-    headers.insert(ETAG, header(rope.etag().as_str())?);
-    headers.insert(LAST_MODIFIED, header(&conditional::http_date(rope.modified()))?);
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    // Kept by the client alone, and asked about each time: a file may be replaced.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    Ok(())
 }
 
 fn header(text: &str) -> Result<HeaderValue> {

@@ -50,6 +50,7 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
     headers.insert(CONTENT_DISPOSITION, disposition::header(true, &name));
     // nginx in front would keep up to 1 GiB of it on disk and then stop reading: the answer is to be passed on as it comes.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    let headers = rope::representation(headers, &archive.rope, "application/zip")?;
     let out = Outgoing { rope: &archive.rope, content_type: "application/zip", kind: Kind::Zip, headers };
     Ok(match rope::answer(&call, out)? {
         Answer::Head(response) => response,

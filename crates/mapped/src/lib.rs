@@ -35,17 +35,15 @@ pub struct MappedFile {
     len: usize,
     /// When the file was last seen to be whole, see [`MappedFile::is_intact`].
     seen_intact: Moment,
-    /// When each stretch of [`STRETCH_BYTES`] was last seen in memory as a whole.
-    seen_cached: OnceLock<Box<[Moment]>>,
+    /// How often in a row bytes that were asked for were in memory, see [`MappedFile::looks_cached`].
+    cached_streak: AtomicU32,
 }
 
 /// How long, in seconds, a file that was seen to be whole is taken to be.
 const INTACT_SECS: u32 = 2;
-/// How long, in seconds, bytes that were seen in memory are taken to be there. Should they be gone, the thread that
-/// sends them waits for the disk once.
-const CACHED_SECS: u32 = 10;
-/// Bytes whose presence in memory is found out, and remembered, together.
-const STRETCH_BYTES: usize = 256 << 10;
+/// After so many looks in a row that found bytes in memory, one of so many is looked at. Should the others be gone, the
+/// thread that sends them waits for the disk once.
+const CACHED_STREAK: u32 = 16;
 
 /// A second of this process's life, 0 being never; rounded down.
 #[derive(Debug, Default)]
@@ -103,7 +101,7 @@ impl MappedFile {
             start: OnceLock::new(),
             len,
             seen_intact: Moment::default(),
-            seen_cached: OnceLock::new(),
+            cached_streak: AtomicU32::new(0),
         }))
     }
 
@@ -181,53 +179,20 @@ impl MappedFile {
         true
     }
 
-    /// Whether sending a range will most likely not wait for the disk. A short range is looked at page by page, each
-    /// stretch of a file at most every ten seconds; of a long one, which read-ahead serves, the first and last byte.
-    /// Filesystems that cannot tell count as waiting.
+    /// Whether sending a range will most likely not wait for the disk: a look at its first and last byte, most of which
+    /// are spared while the file has been found in memory again and again. Filesystems that cannot tell count as
+    /// waiting.
     pub fn looks_cached(&self, offset: u64, len: u64) -> bool {
-        let Some((start, count)) = self.check(offset, len) else { return false };
-        if count == 0 {
+        let streak = self.cached_streak.fetch_add(1, Ordering::Relaxed);
+        if len == 0 || (streak > CACHED_STREAK && !streak.is_multiple_of(CACHED_STREAK)) {
             return true;
         }
-        if count > STRETCH_BYTES {
-            let byte = |at: u64| self.read_cached(at, &mut [0]);
-            return byte(offset) && byte(offset + len - 1);
+        let byte = |at: u64| self.read_cached(at, &mut [0]);
+        let cached = byte(offset) && byte(offset + len - 1);
+        if !cached {
+            self.cached_streak.store(0, Ordering::Relaxed);
         }
-        let now = Moment::now();
-        let last = (start + count - 1) / STRETCH_BYTES;
-        (start / STRETCH_BYTES..=last).all(|stretch| self.is_cached(stretch, now, start, start + count))
-    }
-
-    /// Whether the pages of one stretch that lie in `from..to` are in memory.
-    fn is_cached(&self, stretch: usize, now: u32, from: usize, to: usize) -> bool {
-        let stretches = || (0..self.len.div_ceil(STRETCH_BYTES)).map(|_| Moment::default()).collect();
-        let seen = self.seen_cached.get_or_init(stretches).get(stretch);
-        if seen.is_some_and(|seen| seen.is_within(CACHED_SECS, now)) {
-            return true;
-        }
-        let begin = stretch * STRETCH_BYTES;
-        let end = self.len.min(begin + STRETCH_BYTES);
-        let Some(pages) = self.resident(begin, end) else { return false };
-        if let Some(seen) = seen.filter(|_| pages.all(begin, begin, end)) {
-            seen.set(now);
-        }
-        pages.all(begin, from.max(begin), to.min(end))
-    }
-
-    /// Which pages of `begin..end`, at most a stretch that begins at a page, are in memory.
-    fn resident(&self, begin: usize, end: usize) -> Option<Pages> {
-        let start = self.start().ok()?;
-        let mut pages = Pages { resident: [0; STRETCH_BYTES / PAGE_BYTES_MIN], page: page_bytes() };
-        // SAFETY: `begin..end` lies in the mapping, which `self` keeps; `begin` is a multiple of the page size because
-        // stretches are; the vector has a byte for each page of a stretch, pages being at least PAGE_BYTES_MIN.
-        let answer = unsafe {
-            libc::mincore(
-                start.as_ptr().add(begin).cast::<c_void>(),
-                end - begin,
-                pages.resident.as_mut_ptr().cast::<libc::c_uchar>(),
-            )
-        };
-        (answer == 0).then_some(pages)
+        cached
     }
 
     /// Brings a range into memory, waiting for the disk: for a thread that may block. `UnexpectedEof` when the file has
@@ -256,27 +221,6 @@ impl MappedFile {
             self.seen_intact.set(now);
         }
         intact
-    }
-}
-
-/// The smallest page of any processor Linux runs on.
-const PAGE_BYTES_MIN: usize = 4 << 10;
-
-fn page_bytes() -> usize {
-    rustix::param::page_size().max(PAGE_BYTES_MIN)
-}
-
-/// What `mincore` tells of a stretch: the lowest bit of each page's byte.
-struct Pages {
-    resident: [u8; STRETCH_BYTES / PAGE_BYTES_MIN],
-    page: usize,
-}
-
-impl Pages {
-    /// Whether all pages of `from..to` are in memory, the first page of the stretch being at `begin`.
-    fn all(&self, begin: usize, from: usize, to: usize) -> bool {
-        let pages = (from - begin) / self.page..(to - begin).div_ceil(self.page);
-        self.resident.get(pages).is_some_and(|pages| pages.iter().all(|page| page & 1 == 1))
     }
 }
 

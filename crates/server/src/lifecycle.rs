@@ -71,6 +71,7 @@ async fn serve(config: Config, metrics: PrometheusHandle) -> Result<(), String> 
             .filter(|url| !url.is_empty()),
         scheme: if tls.is_some() { "https" } else { "http" },
         idle_timeout: config.server.idle_timeout,
+        representations: carrack_http::Representations::default(),
         metrics: Box::new(move || telemetry::render(&metrics)),
     };
     let served = listen(&config, app, tls, &stop, &rooms).await;

@@ -57,7 +57,8 @@ impl Connection {
 
     /// Gives back what was read and not used.
     pub(crate) fn put_back(&mut self, bytes: Bytes) {
-        self.unread = bytes;
+        // An empty rest would keep the whole buffer that it was cut from.
+        self.unread = if bytes.is_empty() { Bytes::new() } else { bytes };
     }
 
     /// Waits until there is something to read, the end included.

@@ -69,7 +69,7 @@ pub(crate) async fn http1<S, B>(
     loop {
         // On the heap, so that a parked connection does not go on taking the room of a busy one.
         let mut serving = Box::pin(builder.serve_connection(TokioIo::new(connection), service.clone()));
-        match talk(serving.as_mut(), &exchange, &protocol.stop, Some(LOOK)).await {
+        match Box::pin(talk(serving.as_mut(), &exchange, &protocol.stop, Some(LOOK))).await {
             Look::Over => return,
             Look::Quiet => {}
         }

@@ -191,8 +191,9 @@ where
     let exchange: Arc<Exchange> = Arc::default();
     let connection = Connection::new(stream, protocol.header_timeout, exchange.clone());
     let service = Watched::new(service, exchange.clone());
+    // What is large and soon over is on the heap: a task keeps room for all that it may ever be.
     let ready = tokio::select! {
-        ready = prepare(connection, &protocol) => ready,
+        ready = Box::pin(prepare(connection, &protocol)) => ready,
         () = stopped(&protocol.stop) => None,
     };
     match ready {
@@ -202,11 +203,11 @@ where
         }
         Some(Ready::Http2(stream)) => {
             let serving = http2_builder(&protocol).serve_connection(TokioIo::new(stream), service);
-            conversation::to_the_end(serving, &exchange, &protocol).await;
+            Box::pin(conversation::to_the_end(serving, &exchange, &protocol)).await;
         }
         Some(Ready::Tls(stream)) => {
-            let serving = http1_builder(&protocol).serve_connection(TokioIo::new(stream), service);
-            conversation::to_the_end(serving, &exchange, &protocol).await;
+            let serving = http1_builder(&protocol).serve_connection(TokioIo::new(*stream), service);
+            Box::pin(conversation::to_the_end(serving, &exchange, &protocol)).await;
         }
     }
 }
@@ -215,8 +216,8 @@ where
 enum Ready {
     Http1(Connection),
     /// HTTP/1 over TLS.
-    Tls(TlsStream),
-    Http2(Either<Connection, TlsStream>),
+    Tls(Box<TlsStream>),
+    Http2(Either<Connection, Box<TlsStream>>),
 }
 
 /// Finds out what is spoken; `None` when it came to nothing.
@@ -228,7 +229,7 @@ async fn prepare(connection: Connection, protocol: &Protocol) -> Option<Ready> {
             false => Some(Ready::Http1(connection)),
         };
     };
-    let stream = tls::accept(tls, connection, protocol.header_timeout).await?;
+    let stream = Box::new(tls::accept(tls, connection, protocol.header_timeout).await?);
     match stream.agreed_on_h2() {
         Some(true) => Some(Ready::Http2(Either::Right(stream))),
         Some(false) | None => Some(Ready::Tls(stream)),

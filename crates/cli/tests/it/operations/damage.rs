@@ -6,6 +6,7 @@ use super::wire::Wire;
 use crate::server::{Server, Setup, content};
 use serde_json::Value;
 use std::fs::File;
+use std::time::Duration;
 
 async fn with_file(len: usize) -> (Server, Vec<u8>) {
     let server = Server::start();
@@ -64,6 +65,9 @@ async fn a_blob_that_grew_is_told_as_lost() {
     lost(&server).await;
 }
 
+/// How long the server may take a file for whole that it has seen to be whole, and a little more.
+const TRUST: Duration = Duration::from_millis(2500);
+
 /// Sends it once, so that whatever the server keeps open or in memory of it is there.
 async fn made_hot(server: &Server, bytes: &[u8]) {
     for _ in 0..2 {
@@ -77,6 +81,7 @@ async fn a_blob_that_was_deleted_after_it_was_read_is_told_as_lost() {
     let (server, bytes) = with_file(1 << 20).await;
     made_hot(&server, &bytes).await;
     std::fs::remove_file(&blobs(&server.data)[0]).unwrap();
+    tokio::time::sleep(TRUST).await;
     lost(&server).await;
 }
 
@@ -86,6 +91,7 @@ async fn a_blob_that_was_cut_short_after_it_was_read_is_told_as_lost() {
     made_hot(&server, &bytes).await;
     let blob = File::options().write(true).open(&blobs(&server.data)[0]).unwrap();
     blob.set_len(4096).unwrap();
+    tokio::time::sleep(TRUST).await;
     lost(&server).await;
 }
 
