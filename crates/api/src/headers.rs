@@ -12,3 +12,29 @@ pub const WANT_REPR_DIGEST: &str = "want-repr-digest";
 pub const CONTENT_MD5: &str = "content-md5";
 /// Begins the name of a header that carries one of the uploader's own facts.
 pub const METADATA_PREFIX: &str = "carrack-meta-";
+/// tus: where the bytes of a request begin, or where an upload ends.
+pub const UPLOAD_OFFSET: &str = "upload-offset";
+/// tus: bytes of the whole.
+pub const UPLOAD_LENGTH: &str = "upload-length";
+/// tus: `1` while the length of the whole is not known.
+pub const UPLOAD_DEFER_LENGTH: &str = "upload-defer-length";
+/// tus: names and base64 values, comma-separated.
+pub const UPLOAD_METADATA: &str = "upload-metadata";
+/// tus: `partial`, or `final;` and URLs.
+pub const UPLOAD_CONCAT: &str = "upload-concat";
+/// tus: when an unfinished upload is swept.
+pub const UPLOAD_EXPIRES: &str = "upload-expires";
+/// tus: algorithm and base64 digest of a request's bytes.
+pub const UPLOAD_CHECKSUM: &str = "upload-checksum";
+/// tus: the protocol's version in use.
+pub const TUS_RESUMABLE: &str = "tus-resumable";
+/// tus: the versions that the server speaks.
+pub const TUS_VERSION: &str = "tus-version";
+/// tus: the extensions that the server has.
+pub const TUS_EXTENSION: &str = "tus-extension";
+/// tus: bytes of the largest upload.
+pub const TUS_MAX_SIZE: &str = "tus-max-size";
+/// tus: what `Upload-Checksum` may name.
+pub const TUS_CHECKSUM_ALGORITHM: &str = "tus-checksum-algorithm";
+/// The method that is meant, from clients that cannot send it.
+pub const METHOD_OVERRIDE: &str = "x-http-method-override";

@@ -48,8 +48,10 @@ pub struct File {
     pub content_type: String,
     /// The strong tag with its quotes, as in the `ETag` header.
     pub etag: String,
-    /// BLAKE3 of the content, 64 hex digits.
-    pub blake3: String,
+    /// BLAKE3 of the content, 64 hex digits. Absent in listings and answers to uploads of a file that was put together
+    /// from partial uploads, until somebody asked for its facts (`?meta`) or chunks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<String>,
     /// CRC-32 of the content, 8 hex digits.
     pub crc32: String,
     /// SHA-256 of the content, when the uploader named one.
@@ -185,15 +187,19 @@ pub struct Upload {
     pub key: String,
     /// `open`, `finishing` or `complete`.
     pub state: String,
-    /// Bytes of the whole file.
-    pub size: u64,
-    /// Bytes of every part but the last.
-    pub part_size: u64,
+    /// Bytes of the whole file; absent while that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Bytes of every part but the last; absent when it does not come in numbered parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_size: Option<u64>,
     /// How many parts.
-    pub part_count: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_count: Option<u64>,
     /// The parts that are stored, `1-4,7`.
-    pub received: String,
-    /// Bytes of these parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<String>,
+    /// Bytes that are stored.
     pub received_bytes: u64,
     /// When it was made.
     pub created_at: String,

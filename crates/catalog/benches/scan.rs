@@ -3,7 +3,7 @@
 use carrack_catalog::{Catalog, ListQuery, NewFile, SqliteCatalog, SqliteOptions};
 use carrack_domain::digest::{ContentDigest, PieceHasher};
 use carrack_domain::file::{Blob, Precondition};
-use carrack_domain::upload::{PartPlan, StoredExtent, Target, Upload, UploadState};
+use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
 use carrack_domain::{BlobId, BucketName, Key, KeyPrefix, Timestamp, UploadId};
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ fn file(bucket: &BucketName, number: u64) -> Outcome<NewFile> {
             content_type: "image/jpeg".to_owned(),
             metadata: [("camera".to_owned(), "a camera of some make".to_owned())].into(),
         },
-        blob: Blob { id: BlobId::from_bytes(id), size: number, digest },
+        blob: Blob { id: BlobId::from_bytes(id), size: number, digest, pieces: None },
         precondition: Precondition::None,
         created_at: NOW,
         created_by: "somebody@example.org".to_owned(),
@@ -120,7 +120,8 @@ async fn ledger(catalog: &Arc<SqliteCatalog>, bucket: &BucketName) -> Outcome {
         id,
         owner: "somebody".to_owned(),
         target: file(bucket, 1)?.target,
-        parts: PartPlan::new(10_000 * 1024, Some(1024), NonZeroU64::MIN)?,
+        shape: Shape::Parts(PartPlan::new(10_000 * 1024, Some(1024), NonZeroU64::MIN)?),
+        echo: Echo::default(),
         expected: Vec::new(),
         only_create: false,
         state: UploadState::Open,

@@ -53,7 +53,7 @@ pub struct ListQuery {
 }
 
 /// A file as an archive needs it. The borrowed key spares an allocation for each of a million entries.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Member<'a> {
     /// The key.
     pub key: &'a str,
@@ -106,6 +106,34 @@ pub enum Finish {
     Done(Box<File>),
 }
 
+/// What [`Catalog::take_over`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The upload.
+    pub upload: Upload,
+    /// Bytes it has.
+    pub offset: u64,
+    /// What appends have to show. Whoever took over before has a smaller one.
+    pub epoch: u64,
+}
+
+/// An upload that another joins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partial {
+    /// The upload.
+    pub upload: Upload,
+    /// What is stored of it; `None` while it has no byte.
+    pub stored: Option<StoredExtent>,
+}
+
+impl Partial {
+    /// Whether all its bytes are there.
+    pub fn is_whole(&self) -> bool {
+        let offset = self.stored.as_ref().map_or(0, |extent| extent.piece.fragment.end());
+        self.upload.length() == Some(offset)
+    }
+}
+
 /// One piece of a blob as a parallel client verifies it: plain BLAKE3 of each `chunk_size` bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkList {
@@ -151,6 +179,7 @@ pub trait Catalog: Send + Sync + 'static {
     async fn scan(&self, bucket: &BucketName, prefix: &KeyPrefix, visit: Visit) -> Result<u64>;
 
     /// Makes the file visible in one transaction: blob, file pointer, quota, generation, and the upload's completion.
+    /// The partial uploads of a joined one are deleted with it: their bytes are the blob's pieces now.
     ///
     /// Fails with `precondition_failed`, `bucket_not_found`, `quota_exceeded` (counting the file that is replaced as
     /// gone and the upload's own reservation as released), or `upload_not_found` when `upload` is not `Finishing` under
@@ -192,12 +221,50 @@ pub trait Catalog: Send + Sync + 'static {
     /// One line of the ledger, by the offset at which it begins.
     async fn extent(&self, id: &UploadId, offset: u64) -> Result<Option<StoredExtent>>;
 
+    /// Makes the caller the one who may append to an upload: from now on every append with an older epoch fails.
+    /// With `length` also says how long the whole will be, which can be said once, and not below what is stored.
+    ///
+    /// `upload_not_found`; `upload_shape` unless it is an append upload; `invalid_request` for a length that
+    /// contradicts; `quota_exceeded`. Of an upload that is not open only the facts are returned.
+    async fn take_over(&self, id: &UploadId, length: Option<u64>) -> Result<Taken>;
+
+    /// Joins `extent` to the one line in the ledger of an append upload, moves its expiry, and reserves what an upload
+    /// of unknown length has grown by. Nothing is changed when it fails: `upload_not_found`, `upload_finished`,
+    /// `superseded` when somebody took over since `epoch`, `offset_mismatch` with the true offset when the extent does
+    /// not begin at the end, `length_exceeded`, `quota_exceeded`.
+    async fn append(
+        &self,
+        id: &UploadId,
+        epoch: u64,
+        extent: &StoredExtent,
+        expires_at: Timestamp,
+    ) -> Result<()>;
+
+    /// Records an upload that joins partial uploads of the same owner, in this order; one may come several times. When
+    /// there is one already that joins the same uploads into the same target, its id is returned and nothing changes.
+    ///
+    /// `bucket_not_found`; `invalid_concatenation` unless each is an open partial upload of this owner that no other
+    /// upload joins.
+    async fn create_joined(&self, upload: &Upload, partials: &[UploadId]) -> Result<UploadId>;
+
+    /// What a joined upload is made of, in order; those that are gone are left out.
+    async fn partials(&self, joined: &UploadId) -> Result<Vec<Partial>>;
+
+    /// The upload that joins this partial one.
+    async fn joined_of(&self, partial: &UploadId) -> Result<Option<UploadId>>;
+
+    /// As [`Catalog::begin_finish`] for a joined upload: it becomes `Finishing(blob)`, and each of its partial uploads
+    /// `Finishing` under the name it has in `pieces`. `parts_missing` unless all of them are whole, `quota_exceeded`
+    /// when the whole would not fit.
+    async fn begin_join(&self, id: &UploadId, blob: BlobId, pieces: &[(UploadId, BlobId)]) -> Result<Finish>;
+
     /// Moves an upload from `Open` to `Finishing(blob)`, or says where it stands; `upload_not_found`.
     /// Refuses with `parts_missing` (no fact attached) unless the ledger's extents cover the whole size, so that the
     /// state and the ledger can never disagree.
     async fn begin_finish(&self, id: &UploadId, blob: BlobId) -> Result<Finish>;
 
-    /// Moves an upload from `Finishing(blob)` back to `Open`; nothing when it is in another state.
+    /// Moves an upload from `Finishing(blob)` back to `Open`, with its partial uploads; nothing when it is in another
+    /// state.
     async fn abandon_finish(&self, id: &UploadId, blob: BlobId) -> Result<()>;
 
     /// Every upload that is `Finishing`: what recovery has to roll forward.
@@ -224,7 +291,10 @@ pub trait Catalog: Send + Sync + 'static {
     async fn blob(&self, blob: &BlobId) -> Result<Option<Blob>>;
 
     /// Referenced blobs after `after` in byte order of their ids, at most `limit`: for reconciling with storage.
-    async fn blobs(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<(BlobId, u64)>>;
+    async fn blobs(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<Blob>>;
+
+    /// Whether a run of bytes in storage belongs to a blob: it has the blob's name, or is one of its pieces.
+    async fn is_stored(&self, run: &BlobId) -> Result<bool>;
 
     /// The chunk list of a blob if it was computed before.
     async fn chunks(&self, blob: &BlobId) -> Result<Option<ChunkList>>;
@@ -234,6 +304,9 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// Adds the SHA-256 of a blob, learnt later. Nothing when the blob is unknown.
     async fn put_sha256(&self, blob: &BlobId, sha256: [u8; 32]) -> Result<()>;
+
+    /// Adds the BLAKE3 of a blob in pieces, learnt later. Nothing when the blob is unknown or not in pieces.
+    async fn put_blake3(&self, blob: &BlobId, blake3: [u8; 32]) -> Result<()>;
 
     /// Answers when the catalog can be read and written; the cause otherwise. For readiness.
     async fn check(&self) -> Result<()>;

@@ -144,8 +144,9 @@ impl Client {
 
 fn verify(name: &str, file: &File, blake3: Option<[u8; 32]>) -> Result<()> {
     let actual = blake3.map_or_else(|| "unknown".to_owned(), |blake3| hex(&blake3));
-    if actual == file.blake3 {
+    let expected = file.blake3.clone().unwrap_or_else(|| "none".to_owned());
+    if actual == expected {
         return Ok(());
     }
-    Err(ClientError::Corrupt { name: name.to_owned(), expected: file.blake3.clone(), actual })
+    Err(ClientError::Corrupt { name: name.to_owned(), expected, actual })
 }

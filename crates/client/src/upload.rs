@@ -136,13 +136,13 @@ impl Client {
 
 /// What the server stored must be what was sent.
 pub(crate) fn verify_stored(name: &str, sent: &str, file: &File) -> Result<()> {
-    if file.blake3 == sent {
+    if file.blake3.as_deref() == Some(sent) {
         return Ok(());
     }
     Err(ClientError::Corrupt {
         name: name.to_owned(),
         expected: sent.to_owned(),
-        actual: file.blake3.clone(),
+        actual: file.blake3.clone().unwrap_or_else(|| "none".to_owned()),
     })
 }
 

@@ -97,14 +97,14 @@ impl Client {
         };
         let same = upload.bucket == target.bucket.as_str()
             && upload.key == target.key.as_str()
-            && upload.size == source.stamp.size;
+            && upload.size == Some(source.stamp.size);
         if !same {
             return Ok(None);
         }
-        let plan = plan(upload.size, upload.part_size, upload.part_count)?;
+        let plan = plan(source.stamp.size, upload.part_size.unwrap_or(0), upload.part_count.unwrap_or(0))?;
         // An upload past `open` has every part, whatever it lists.
         let received = match upload.state.as_str() {
-            "open" => flags(&upload.received, plan.count())
+            "open" => flags(upload.received.as_deref().unwrap_or(""), plan.count())
                 .ok_or_else(|| ClientError::Unexpected(format!("received parts {:?}", upload.received)))?,
             _ => vec![true; plan.count() as usize],
         };

@@ -11,6 +11,8 @@ pub enum Algorithm {
     Crc32,
     /// MD5 (RFC 1321): detects accidents only.
     Md5,
+    /// SHA-1 (FIPS 180-4): detects accidents only; tus clients know no other.
+    Sha1,
     /// SHA-256 (FIPS 180-4).
     Sha256,
     /// SHA-512 (FIPS 180-4).
@@ -21,14 +23,21 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Algorithm; 5] =
-        [Algorithm::Crc32, Algorithm::Md5, Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3];
+    pub const ALL: [Algorithm; 6] = [
+        Algorithm::Crc32,
+        Algorithm::Md5,
+        Algorithm::Sha1,
+        Algorithm::Sha256,
+        Algorithm::Sha512,
+        Algorithm::Blake3,
+    ];
 
     /// The name used in JSON bodies and, where one is registered, in `Content-Digest` (RFC 9530 §5).
     pub const fn name(self) -> &'static str {
         match self {
             Algorithm::Crc32 => "crc32",
             Algorithm::Md5 => "md5",
+            Algorithm::Sha1 => "sha-1",
             Algorithm::Sha256 => "sha-256",
             Algorithm::Sha512 => "sha-512",
             Algorithm::Blake3 => "blake3",
@@ -40,6 +49,7 @@ impl Algorithm {
         match self {
             Algorithm::Crc32 => 4,
             Algorithm::Md5 => 16,
+            Algorithm::Sha1 => 20,
             Algorithm::Sha256 | Algorithm::Blake3 => 32,
             Algorithm::Sha512 => 64,
         }
@@ -98,6 +108,14 @@ pub struct ContentDigest {
     pub sha256: Option<[u8; 32]>,
 }
 
+/// CRC-32 of two runs of bytes, the second of which has `len` bytes.
+pub fn join_crc32(first: u32, second: u32, len: u64) -> u32 {
+    // Only the length of the second matters for the arithmetic.
+    let mut crc = crc32fast::Hasher::new_with_initial_len(first, 0);
+    crc.combine(&crc32fast::Hasher::new_with_initial_len(second, len));
+    crc.finalize()
+}
+
 /// CRC-32 and BLAKE3 of a piece while it passes, in a form that joins with its neighbours.
 #[derive(Debug, Clone)]
 pub struct PieceHasher {
@@ -150,9 +168,8 @@ impl Piece {
 
     /// This piece followed by `next`; `None` unless they are neighbours.
     pub fn join(self, next: &Piece) -> Option<Piece> {
-        let mut crc = crc32fast::Hasher::new_with_initial_len(self.crc32, self.len());
-        crc.combine(&crc32fast::Hasher::new_with_initial_len(next.crc32, next.len()));
-        Some(Piece { crc32: crc.finalize(), fragment: self.fragment.join(&next.fragment)? })
+        let crc32 = join_crc32(self.crc32, next.crc32, next.len());
+        Some(Piece { crc32, fragment: self.fragment.join(&next.fragment)? })
     }
 
     /// The digests of a whole file; `None` unless the piece begins at 0.

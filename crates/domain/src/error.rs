@@ -56,10 +56,16 @@ codes! {
     InvalidBucket = "invalid_bucket", Amend;
     /// A digest header or field cannot be read.
     InvalidDigest = "invalid_digest", Amend;
+    /// A protocol version that the server does not speak.
+    UnsupportedVersion = "unsupported_version", Amend;
+    /// A list of partial uploads that cannot be joined.
+    InvalidConcatenation = "invalid_concatenation", Amend;
     /// A part number is outside `1..=part_count`.
     InvalidPart = "invalid_part", Amend;
     /// A body is longer or shorter than what was announced.
     LengthMismatch = "length_mismatch", Amend;
+    /// Bytes beyond the announced length of an upload.
+    LengthExceeded = "length_exceeded", Amend;
     /// The body stopped before its end.
     BodyIncomplete = "body_incomplete", Amend;
     /// A `Content-Encoding` or media type that this resource does not take.
@@ -92,6 +98,10 @@ codes! {
     BucketNotEmpty = "bucket_not_empty", Conflict;
     /// The upload takes no more bytes: it is complete or being completed.
     UploadFinished = "upload_finished", Conflict;
+    /// The bytes do not begin where the upload ends.
+    OffsetMismatch = "offset_mismatch", Conflict;
+    /// The upload takes its bytes in another way, or has none of its own.
+    UploadShape = "upload_shape", Conflict;
     /// A newer request for the same extent took over.
     Superseded = "superseded", Conflict;
     /// The part is stored already, with other bytes.
@@ -127,6 +137,8 @@ pub enum Fact {
     MissingParts(String),
     /// The whole length, for `Content-Range: bytes */N`.
     CompleteLength(u64),
+    /// Where an upload really ends, for `Upload-Offset`.
+    Offset(u64),
     /// The methods that a resource has, for `Allow`.
     Allowed(String),
     /// What was expected and what came, both as text.

@@ -139,8 +139,12 @@ impl Layout for OneBlob {
     }
 
     fn extent_at(&self, offset: u64) -> Option<Extent> {
-        let len = self.0.size.checked_sub(offset).filter(|len| *len > 0)?;
-        Some(Extent::Blob { blob: self.0.id, size: self.0.size, offset, len })
+        let (blob, size, offset) = match &self.0.pieces {
+            None => Some((self.0.id, self.0.size, offset)),
+            Some(pieces) => pieces.at(offset),
+        }?;
+        let len = size.checked_sub(offset).filter(|len| *len > 0)?;
+        Some(Extent::Blob { blob, size, offset, len })
     }
 }
 
@@ -236,7 +240,7 @@ mod tests {
 
     fn blob(size: u64) -> Rope {
         let digest = ContentDigest { crc32: 0, blake3: [0; 32], sha256: None };
-        let blob = Blob { id: BlobId::from_bytes([1; 16]), size, digest };
+        let blob = Blob { id: BlobId::from_bytes([1; 16]), size, digest, pieces: None };
         Rope::of_blob(blob, ETag::new("x").unwrap(), Timestamp::from_millis(0))
     }
 
@@ -250,6 +254,19 @@ mod tests {
         );
         assert_eq!(blob(0).all().next(), None);
         assert!(rope.slice(ByteRange::new(100, 1).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn a_blob_in_pieces_is_one_extent_for_each() {
+        let id = |n| BlobId::from_bytes([n; 16]);
+        let digest = ContentDigest { crc32: 0, blake3: [0; 32], sha256: None };
+        let pieces = crate::file::Pieces::new([(id(1), 10), (id(2), 5), (id(1), 10)], None);
+        let blob = Blob { id: id(9), size: 25, digest, pieces: Some(Arc::new(pieces)) };
+        let rope = Rope::of_blob(blob, ETag::new("x").unwrap(), Timestamp::from_millis(0));
+        let extents: Vec<Extent> = rope.slice(ByteRange::new(8, 10).unwrap()).collect();
+        let run = |n, size, offset, len| Extent::Blob { blob: id(n), size, offset, len };
+        assert_eq!(extents, [run(1, 10, 8, 2), run(2, 5, 0, 5), run(1, 10, 0, 3)]);
+        assert_eq!(rope.all().count(), 3);
     }
 
     proptest! {

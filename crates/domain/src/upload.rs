@@ -44,8 +44,10 @@ pub struct Upload {
     pub owner: String,
     /// What it will become.
     pub target: Target,
-    /// How it is cut into parts.
-    pub parts: PartPlan,
+    /// How its bytes come in.
+    pub shape: Shape,
+    /// What the client said at creation, word for word.
+    pub echo: Echo,
     /// Digests of the whole that the client announced.
     pub expected: Vec<Digest>,
     /// Whether it may only create, not replace.
@@ -57,6 +59,63 @@ pub struct Upload {
     /// When it is swept unless a part arrives before.
     pub expires_at: Timestamp,
 }
+
+impl Upload {
+    /// Bytes of the whole; `None` while that is not known.
+    pub fn length(&self) -> Option<u64> {
+        match self.shape {
+            Shape::Parts(plan) => Some(plan.size()),
+            Shape::Append { length, .. } | Shape::Joined { length } => length,
+        }
+    }
+
+    /// Whether it becomes a piece of another upload's file instead of a file.
+    pub fn is_partial(&self) -> bool {
+        matches!(self.shape, Shape::Append { partial: true, .. })
+    }
+
+    /// Its plan when it comes in numbered parts; `upload_shape` otherwise.
+    pub fn parts(&self) -> Result<PartPlan> {
+        match self.shape {
+            Shape::Parts(plan) => Ok(plan),
+            Shape::Append { .. } | Shape::Joined { .. } => Err(Error::new(
+                Code::UploadShape,
+                "This upload does not come in numbered parts: it is continued where it was begun, under /v1/tus.",
+            )),
+        }
+    }
+}
+
+/// How the bytes of an upload come in. Its ledger is the same in each case: extents that join to the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// As numbered parts, in any order.
+    Parts(PartPlan),
+    /// One after the other from the first on: the ledger is one extent that begins at 0 and grows.
+    Append {
+        /// Bytes of the whole; `None` until the client says.
+        length: Option<u64>,
+        /// It becomes a piece of a [`Shape::Joined`] upload, and no file by itself.
+        partial: bool,
+    },
+    /// It has no bytes of its own: partial uploads, one after the other.
+    Joined {
+        /// Bytes of the whole, once it is complete.
+        length: Option<u64>,
+    },
+}
+
+/// What a client said at creation and gets back as it was, byte for byte.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Echo {
+    /// tus: `Upload-Metadata`.
+    pub metadata: Option<String>,
+    /// tus: `Upload-Concat`.
+    pub concat: Option<String>,
+}
+
+/// The most partial uploads that one may join. Each is an extent of every rope of the file, and a line of its record.
+pub const PARTIALS_MAX: usize = 1_000;
 
 /// One line of the ledger: bytes that are stored, with their digests. A line exists only once the bytes are as
 /// durable as the configuration promises.

@@ -3,6 +3,7 @@
 use crate::metrics::{self, MethodLabel};
 use crate::pipeline::Active;
 use axum::body::Body as AxumBody;
+use axum::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use carrack_domain::{Code, Error, Result, TraceId};
 use carrack_service::download::Transfer;
@@ -41,24 +42,55 @@ pub(crate) struct RequestBody {
     inner: Mutex<AxumBody>,
     idle_timeout: Duration,
     read_to_end: ReadToEnd,
+    trailers: Trailers,
+}
+
+/// Fields that came after a body.
+#[derive(Clone, Default)]
+pub(crate) struct Trailers(Arc<Mutex<HeaderMap>>);
+
+impl Trailers {
+    /// Those that came so far.
+    pub(crate) fn get(&self) -> HeaderMap {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The data that comes next of a body; fields after it are put aside.
+async fn next_data(
+    body: &mut AxumBody,
+    trailers: &Trailers,
+) -> Option<std::result::Result<Bytes, axum::Error>> {
+    loop {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await?;
+        match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => return Some(Ok(data)),
+            Ok(Err(frame)) => {
+                if let Ok(fields) = frame.into_trailers() {
+                    *trailers.0.lock().unwrap_or_else(PoisonError::into_inner) = fields;
+                }
+            }
+            Err(error) => return Some(Err(error)),
+        }
+    }
 }
 
 impl RequestBody {
     pub(crate) fn new(inner: AxumBody, idle_timeout: Duration, read_to_end: ReadToEnd) -> RequestBody {
-        RequestBody { inner: Mutex::new(inner), idle_timeout, read_to_end }
+        RequestBody { inner: Mutex::new(inner), idle_timeout, read_to_end, trailers: Trailers::default() }
     }
 
     /// The bytes that arrive, counted. A body that stops half-way or stands still is an error, never an end.
     pub(crate) fn into_stream(self) -> carrack_service::Body {
-        let RequestBody { inner, idle_timeout, read_to_end } = self;
+        let RequestBody { inner, idle_timeout, read_to_end, trailers } = self;
         let inner = inner.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let state = Some((inner.into_data_stream(), read_to_end));
+        let state = Some((inner, read_to_end, trailers));
         Box::pin(futures_util::stream::unfold(state, move |state| async move {
-            let (mut stream, read_to_end) = state?;
-            match tokio::time::timeout(idle_timeout, stream.next()).await {
+            let (mut body, read_to_end, trailers) = state?;
+            match tokio::time::timeout(idle_timeout, next_data(&mut body, &trailers)).await {
                 Ok(Some(Ok(bytes))) => {
                     ::metrics::counter!(metrics::REQUEST_BYTES).increment(bytes.len() as u64);
-                    Some((Ok(bytes), Some((stream, read_to_end))))
+                    Some((Ok(bytes), Some((body, read_to_end, trailers))))
                 }
                 Ok(Some(Err(error))) => Some((Err(incomplete(error)), None)),
                 Ok(None) => {
@@ -70,10 +102,30 @@ impl RequestBody {
         }))
     }
 
+    /// The body; an empty one is left.
+    pub(crate) fn take(&mut self) -> RequestBody {
+        let inner = std::mem::take(self.inner.get_mut().unwrap_or_else(PoisonError::into_inner));
+        RequestBody {
+            inner: Mutex::new(inner),
+            idle_timeout: self.idle_timeout,
+            read_to_end: self.read_to_end.clone(),
+            trailers: self.trailers.clone(),
+        }
+    }
+
+    /// Where the fields after the body will be found once it has ended (RFC 9110 §6.5).
+    pub(crate) fn trailers(&self) -> Trailers {
+        self.trailers.clone()
+    }
+
+    /// Whether it was clear from the head that there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.read_to_end.get()
+    }
+
     /// All of it, at most `limit` bytes.
     pub(crate) async fn collect(&mut self, limit: usize) -> Result<Bytes> {
-        let inner = std::mem::take(self.inner.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let mut stream = RequestBody::new(inner, self.idle_timeout, self.read_to_end.clone()).into_stream();
+        let mut stream = self.take().into_stream();
         let mut all = BytesMut::new();
         while let Some(bytes) = stream.next().await {
             let bytes = bytes?;

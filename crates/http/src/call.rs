@@ -147,6 +147,11 @@ impl Call {
         parse_json(&bytes)
     }
 
+    /// The body, to be read by somebody who outlives the call; none is left.
+    pub(crate) fn take_body(&mut self) -> carrack_service::Body {
+        self.body.take().into_stream()
+    }
+
     /// How clients reach this server.
     pub(crate) fn base_url(&self) -> String {
         // In HTTP/2, and in absolute targets, the host stands in the target (RFC 9112 §3.2.2).

@@ -88,7 +88,7 @@ pub(crate) async fn list(call: Call) -> Result<Response> {
 pub(crate) async fn get(call: Call) -> Result<Response> {
     let grant = authorize::<ReadFile>(&call.principal, call.file()?)?;
     if call.query("meta").is_some() {
-        let file = call.app.service.files.get(&grant).await?;
+        let file = call.app.service.files.with_blake3(&grant).await?;
         return Ok(render::json(StatusCode::OK, &render::file(&file)));
     }
     if call.query("chunks").is_some() {
@@ -101,7 +101,7 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
     };
     if call.method == Method::HEAD {
         let file = call.app.service.files.get(&grant).await?;
-        let rope = Rope::of_blob(file.blob, file.etag(), file.created_at);
+        let rope = Rope::of_blob(file.blob.clone(), file.etag(), file.created_at);
         let (Answer::Head(response) | Answer::Content(response, ..)) = content(&call, &file, &rope, digest)?;
         return Ok(response);
     }
@@ -109,7 +109,7 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
     Ok(match content(&call, &open.file, &open.rope, digest)? {
         Answer::Head(response) => response,
         Answer::Content(response, slice, kind) => {
-            rope::with_body(response, slice, kind, open.reader, call.form, None)
+            rope::with_body(response, slice, kind, open.reader, call.form, open.hold)
         }
     })
 }
@@ -148,7 +148,7 @@ async fn chunks(call: &Call, grant: &Grant<ReadFile>) -> Result<Response> {
     });
     let body = Chunks {
         size,
-        blake3: hex(&file.blob.digest.blake3),
+        blake3: file.blob.blake3().map(|blake3| hex(&blake3)).unwrap_or_default(),
         chunk_size: list.chunk_size,
         chunks: chunks.collect(),
     };

@@ -8,6 +8,7 @@ mod buckets;
 mod call;
 mod compress;
 mod conditional;
+mod cors;
 mod digests;
 mod disposition;
 mod files;
@@ -20,6 +21,7 @@ mod representation;
 mod rope;
 mod routes;
 mod system;
+mod tus;
 mod uploads;
 mod zip;
 
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use cors::Cors;
 pub use openapi::document as openapi_document;
 pub use representation::Representations;
 pub use routes::router;
@@ -43,6 +46,8 @@ pub struct App {
     pub public_url: Option<String>,
     /// `http` or `https`: what is spoken here.
     pub scheme: &'static str,
+    /// Which web pages may talk to it.
+    pub cors: Cors,
     /// A request body that brings no byte for so long is given up.
     pub idle_timeout: Duration,
     /// Headers of hot files.

@@ -81,7 +81,7 @@ impl MethodLabel {
 }
 
 /// Statuses that have a label value of their own, the most frequent first.
-const STATUSES: [(u16, &str); 21] = [
+const STATUSES: [(u16, &str); 23] = [
     (200, "200"),
     (206, "206"),
     (304, "304"),
@@ -100,6 +100,8 @@ const STATUSES: [(u16, &str); 21] = [
     (415, "415"),
     (416, "416"),
     (422, "422"),
+    (423, "423"),
+    (460, "460"),
     (500, "500"),
     (503, "503"),
     (507, "507"),

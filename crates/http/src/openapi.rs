@@ -13,6 +13,8 @@ use utoipa::{Modify, OpenApi};
         crate::files::list, crate::files::get, crate::files::head, crate::files::put, crate::files::delete,
         crate::uploads::list, crate::uploads::create, crate::uploads::status, crate::uploads::delete,
         crate::uploads::put_part, crate::uploads::complete,
+        crate::tus::options, crate::tus::options_of_upload, crate::tus::create, crate::tus::head, crate::tus::patch,
+        crate::tus::delete, crate::tus::resource,
         crate::zip::get, crate::zip::head,
     ),
     modifiers(&Bearer, &OperationIds),
@@ -34,7 +36,15 @@ struct OperationIds;
 impl Modify for OperationIds {
     fn modify(&self, document: &mut Document) {
         for item in document.paths.paths.values_mut() {
-            let operations = [&mut item.get, &mut item.head, &mut item.put, &mut item.post, &mut item.delete];
+            let operations = [
+                &mut item.get,
+                &mut item.head,
+                &mut item.put,
+                &mut item.post,
+                &mut item.delete,
+                &mut item.patch,
+                &mut item.options,
+            ];
             for operation in operations.into_iter().flatten() {
                 let tag = operation.tags.iter().flatten().next();
                 if let (Some(tag), Some(id)) = (tag, &operation.operation_id) {

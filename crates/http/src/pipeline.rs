@@ -3,13 +3,15 @@
 use crate::App;
 use crate::body::{ReadToEnd, Record, RequestBody};
 use crate::call::Call;
+use crate::cors::Cors;
 use crate::metrics::MethodLabel;
 use crate::problem;
 use crate::render::Response;
 use crate::routes::Route;
+use crate::tus;
 use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, CONNECTION, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
 use carrack_domain::{Action, Code, Error, Principal, Result, Role, TraceId};
@@ -25,9 +27,15 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
     let active = Active::begin(route);
     let span = span(trace, method.as_str());
     let keep_alive = KeepAlive::of(&request);
-    let result = handle(app, route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await;
+    let terms = Terms::of(&app, &request);
+    let result = match terms.preflight(&request) {
+        Some(response) => Ok(response),
+        None => handle(app, route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await,
+    };
     let failure = result.as_ref().err().map(|error| (error.code(), error.chain()));
-    let mut response = result.unwrap_or_else(|error| problem::render(&error, trace));
+    let mut response =
+        result.unwrap_or_else(|error| problem::render(&error, terms.status(error.code()), trace));
+    terms.finish(&mut response);
     let status = response.status();
     span.in_scope(|| log(trace, route, method.as_str(), status, failure, started));
     finish(&mut response, trace, &keep_alive);
@@ -43,6 +51,44 @@ fn span(trace: TraceId, method: &str) -> tracing::Span {
         tracing::debug_span!("request", request = %trace)
     } else {
         tracing::info_span!("request", request = %trace)
+    }
+}
+
+/// In whose terms a request is answered, besides HTTP's own.
+struct Terms {
+    method: Method,
+    /// tus clients expect statuses and headers of their protocol.
+    tus: bool,
+    /// The page that asks, in a browser, and who is let in.
+    page: Option<(HeaderValue, Arc<App>)>,
+}
+
+impl Terms {
+    fn of(app: &Arc<App>, request: &Request) -> Terms {
+        let path = request.uri().path();
+        let page = app.cors.origin(path, request.headers());
+        Terms {
+            method: request.method().clone(),
+            tus: tus::dialect::speaks(path),
+            page: page.map(|origin| (origin, app.clone())),
+        }
+    }
+
+    fn preflight(&self, request: &Request) -> Option<Response> {
+        self.page.as_ref().and_then(|_| Cors::preflight(&self.method, request.headers()))
+    }
+
+    fn status(&self, code: Code) -> StatusCode {
+        if self.tus { tus::dialect::status(code, &self.method) } else { problem::status(code) }
+    }
+
+    fn finish(self, response: &mut Response) {
+        if self.tus {
+            tus::dialect::finish(response);
+        }
+        if let Some((origin, app)) = self.page {
+            app.cors.finish(origin, response);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::render::{self, Response};
 use axum::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use carrack_api::Problem;
 use carrack_domain::error::Fact;
 use carrack_domain::{Code, Error, TraceId};
@@ -18,6 +18,7 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         | Code::InvalidBucket
         | Code::InvalidDigest
         | Code::InvalidPart
+        | Code::InvalidConcatenation
         | Code::LengthMismatch
         | Code::BodyIncomplete => StatusCode::BAD_REQUEST,
         Code::Unauthenticated | Code::InvalidToken => StatusCode::UNAUTHORIZED,
@@ -30,11 +31,13 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         Code::BucketNotEmpty
         | Code::UploadFinished
         | Code::Superseded
+        | Code::OffsetMismatch
+        | Code::UploadShape
         | Code::PartConflict
         | Code::PartsMissing => StatusCode::CONFLICT,
         Code::UploadExpired => StatusCode::GONE,
-        Code::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
-        Code::TooLarge | Code::QuotaExceeded => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::PreconditionFailed | Code::UnsupportedVersion => StatusCode::PRECONDITION_FAILED,
+        Code::TooLarge | Code::LengthExceeded | Code::QuotaExceeded => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
         Code::DigestMismatch | Code::EmptySelection | Code::ArchiveTooLarge => {
@@ -46,12 +49,11 @@ pub(crate) const fn status(code: Code) -> StatusCode {
     }
 }
 
-/// Renders an error. The cause stays in the log.
-pub(crate) fn render(error: &Error, trace: TraceId) -> Response {
-    let status = status(error.code());
+/// Renders an error under its [`status`], or the one that a client's protocol has for it. The cause stays in the log.
+pub(crate) fn render(error: &Error, status: StatusCode, trace: TraceId) -> Response {
     let mut problem = Problem {
         kind: format!("urn:carrack:problem:{}", error.code().as_str()),
-        title: status.canonical_reason().unwrap_or("Error").to_owned(),
+        title: title(status).to_owned(),
         status: status.as_u16(),
         detail: error.detail().to_owned(),
         code: error.code().as_str().to_owned(),
@@ -66,7 +68,7 @@ pub(crate) fn render(error: &Error, trace: TraceId) -> Response {
             problem.expected = Some(expected.clone());
             problem.actual = Some(actual.clone());
         }
-        Some(Fact::CompleteLength(_) | Fact::Allowed(_)) | None => {}
+        Some(Fact::CompleteLength(_) | Fact::Allowed(_) | Fact::Offset(_)) | None => {}
     }
     let mut response = render::json(status, &problem);
     let headers = response.headers_mut();
@@ -83,6 +85,9 @@ pub(crate) fn render(error: &Error, trace: TraceId) -> Response {
     let fact = match error.fact() {
         Some(Fact::CompleteLength(length)) => Some((CONTENT_RANGE, format!("bytes */{length}"))),
         Some(Fact::Allowed(methods)) => Some((ALLOW, methods.clone())),
+        Some(Fact::Offset(offset)) => {
+            Some((HeaderName::from_static(carrack_api::headers::UPLOAD_OFFSET), offset.to_string()))
+        }
         Some(Fact::MissingParts(_) | Fact::Expected { .. }) | None => None,
     };
     if let Some((name, text)) = fact
@@ -91,6 +96,14 @@ pub(crate) fn render(error: &Error, trace: TraceId) -> Response {
         headers.insert(name, value);
     }
     response
+}
+
+/// A status's name; tus' own is in no registry.
+fn title(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        460 => "Checksum Mismatch",
+        _ => status.canonical_reason().unwrap_or("Error"),
+    }
 }
 
 #[cfg(test)]
@@ -117,7 +130,7 @@ mod tests {
     #[test]
     fn internals_stay_inside() {
         let error = Error::internal("open blob", std::io::Error::other("/var/secret"));
-        let response = render(&error, TraceId::from_bytes([0; 16]));
+        let response = render(&error, status(error.code()), TraceId::from_bytes([0; 16]));
         assert_eq!(response.status(), 500);
     }
 }

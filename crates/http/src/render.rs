@@ -47,7 +47,7 @@ pub(crate) fn file(file: &File) -> carrack_api::File {
         size: file.blob.size,
         content_type: file.content_type.clone(),
         etag: file.etag().to_string(),
-        blake3: hex(&digest.blake3),
+        blake3: file.blob.blake3().map(|blake3| hex(&blake3)),
         crc32: hex(&digest.crc32.to_be_bytes()),
         sha256: digest.sha256.map(|sha256| hex(&sha256)),
         created_at: file.created_at.to_string(),

@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::metrics::Meters;
 use crate::render::Response;
-use crate::{App, buckets, files, pipeline, system, uploads, zip};
+use crate::{App, buckets, files, pipeline, system, tus, uploads, zip};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::routing::{MethodFilter, on};
@@ -69,6 +69,12 @@ macro_rules! methods {
     (DELETE) => {
         &[MethodFilter::DELETE]
     };
+    (OPTIONS) => {
+        &[MethodFilter::OPTIONS]
+    };
+    ([HEAD PATCH DELETE POST]) => {
+        &[MethodFilter::HEAD, MethodFilter::PATCH, MethodFilter::DELETE, MethodFilter::POST]
+    };
 }
 
 routes! {
@@ -96,6 +102,12 @@ routes! {
     DELETE "/v1/uploads/{id}" Write uploads::delete;
     PUT "/v1/uploads/{id}/parts/{number}" Write uploads::put_part;
     POST "/v1/uploads/{id}/complete" Write uploads::complete;
+    OPTIONS "/v1/tus" Public tus::options;
+    POST "/v1/tus" Write tus::collection;
+    OPTIONS "/v1/tus/" Public tus::options;
+    POST "/v1/tus/" Write tus::collection;
+    OPTIONS "/v1/tus/{id}" Public tus::options;
+    [HEAD PATCH DELETE POST] "/v1/tus/{id}" Write tus::resource;
     [GET HEAD] "/v1/zip/{bucket}" Archive zip::get;
 }
 
@@ -148,18 +160,25 @@ static NO_SUCH_METHOD: Route = Route {
     meters: OnceLock::new(),
 };
 
+/// The name of one of the methods that the table uses.
+fn name(method: MethodFilter) -> &'static str {
+    match method {
+        MethodFilter::GET => "GET",
+        MethodFilter::HEAD => "HEAD",
+        MethodFilter::PUT => "PUT",
+        MethodFilter::POST => "POST",
+        MethodFilter::PATCH => "PATCH",
+        MethodFilter::OPTIONS => "OPTIONS",
+        _ => "DELETE",
+    }
+}
+
 /// The methods of the resource with this template.
 fn allowed(path: &str) -> String {
     let mut allowed = Vec::new();
     for route in ROUTES.iter().filter(|route| route.path == path) {
         for method in route.methods {
-            allowed.push(match *method {
-                MethodFilter::GET => "GET",
-                MethodFilter::HEAD => "HEAD",
-                MethodFilter::PUT => "PUT",
-                MethodFilter::POST => "POST",
-                _ => "DELETE",
-            });
+            allowed.push(name(*method));
         }
     }
     allowed.join(", ")
@@ -183,13 +202,7 @@ mod tests {
         let mut served = BTreeSet::new();
         for route in ROUTES.iter().filter(|r| !r.path.ends_with('/') && !r.path.starts_with("/docs")) {
             for method in route.methods {
-                let name = match *method {
-                    MethodFilter::GET => "GET",
-                    MethodFilter::HEAD => "HEAD",
-                    MethodFilter::PUT => "PUT",
-                    MethodFilter::POST => "POST",
-                    _ => "DELETE",
-                };
+                let name = name(*method);
                 let head_of_system = name == "HEAD" && !route.path.starts_with("/v1");
                 if !head_of_system {
                     served.insert((name.to_owned(), route.path.replace("{*", "{")));
@@ -201,11 +214,26 @@ mod tests {
 
     #[test]
     fn only_these_are_public() {
-        let public: BTreeSet<&str> =
-            ROUTES.iter().filter(|r| r.action == Action::Public).map(|r| r.path).collect();
+        let public: Vec<&Route> = ROUTES.iter().filter(|r| r.action == Action::Public).collect();
+        let tus = public.iter().filter(|r| r.path.starts_with("/v1/"));
+        assert!(
+            tus.into_iter().all(|r| r.methods == [MethodFilter::OPTIONS]),
+            "what a server can do is no secret"
+        );
+        let public: BTreeSet<&str> = public.into_iter().map(|r| r.path).collect();
         assert_eq!(
             public,
-            BTreeSet::from(["/livez", "/readyz", "/openapi.json", "/docs", "/docs/", "/docs/{*rest}"])
+            BTreeSet::from([
+                "/livez",
+                "/readyz",
+                "/openapi.json",
+                "/docs",
+                "/docs/",
+                "/docs/{*rest}",
+                "/v1/tus",
+                "/v1/tus/",
+                "/v1/tus/{id}"
+            ])
         );
     }
 }

@@ -43,10 +43,11 @@ pub(crate) async fn create(mut call: Call) -> Result<Response> {
     };
     let upload = call.app.service.uploads.create(&grant, new).await?;
     let url = format!("{}/v1/uploads/{}", call.base_url(), upload.id);
+    let plan = upload.parts()?;
     let created = UploadCreated {
         upload_id: upload.id.to_string(),
-        part_size: upload.parts.part_size(),
-        part_count: upload.parts.count(),
+        part_size: plan.part_size(),
+        part_count: plan.count(),
         expires_at: upload.expires_at.to_string(),
         url: url.clone(),
     };
@@ -93,9 +94,9 @@ fn render_upload(status: UploadStatus) -> Upload {
         bucket: upload.target.bucket.to_string(),
         key: upload.target.key.to_string(),
         state: state.to_owned(),
-        size: upload.parts.size(),
-        part_size: upload.parts.part_size(),
-        part_count: upload.parts.count(),
+        size: upload.length(),
+        part_size: upload.parts().ok().map(|plan| plan.part_size()),
+        part_count: upload.parts().ok().map(|plan| plan.count()),
         received,
         received_bytes,
         created_at: upload.created_at.to_string(),

@@ -70,6 +70,7 @@ async fn serve(config: Config, metrics: PrometheusHandle) -> Result<(), String> 
         public_url: Some(config.server.public_url.trim_end_matches('/').to_owned())
             .filter(|url| !url.is_empty()),
         scheme: if tls.is_some() { "https" } else { "http" },
+        cors: carrack_http::Cors::new(config.server.cors_origins.clone()),
         idle_timeout: config.server.idle_timeout,
         representations: carrack_http::Representations::default(),
         metrics: Box::new(move || telemetry::render(&metrics)),

@@ -4,12 +4,13 @@ use crate::{Core, metrics};
 use ::metrics::{Counter, Gauge};
 use bytes::Bytes;
 use carrack_domain::access::ReadFile;
-use carrack_domain::file::File;
+use carrack_domain::file::{Blob, File};
 use carrack_domain::rope::{Extent, Slice};
-use carrack_domain::{Code, Grant, Result, Rope};
+use carrack_domain::{BlobId, Code, Grant, Result, Rope};
 use carrack_storage::INLINE_BYTES_MAX;
 pub use carrack_storage::{Form, Reader};
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes read at once. Large enough to amortise a system call, small enough that a slow client costs little.
 const READ_BYTES: u64 = 256 << 10;
@@ -23,6 +24,46 @@ const GATHER_MAX: usize = 128;
 /// Opens files for download.
 pub struct Downloads {
     core: Arc<Core>,
+    readings: Arc<Readings>,
+}
+
+/// Blobs in pieces that are being read. A reader has one piece open at a time, so deletion asks here first: the next
+/// round of maintenance deletes what is held now. Bounded by the requests being served.
+#[derive(Default)]
+pub(crate) struct Readings(Mutex<HashMap<BlobId, usize>>);
+
+impl Readings {
+    fn counts(&self) -> MutexGuard<'_, HashMap<BlobId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody reads this blob piece by piece.
+    pub(crate) fn holds(&self, blob: BlobId) -> bool {
+        self.counts().contains_key(&blob)
+    }
+
+    fn begin(self: &Arc<Readings>, blob: BlobId) -> Arc<Reading> {
+        *self.counts().entry(blob).or_default() += 1;
+        Arc::new(Reading { readings: self.clone(), blob })
+    }
+}
+
+/// One of them, until dropped.
+struct Reading {
+    readings: Arc<Readings>,
+    blob: BlobId,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut counts = self.readings.counts();
+        if let Some(count) = counts.get_mut(&self.blob) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.blob);
+            }
+        }
+    }
 }
 
 /// A file that is open: its bytes are there, and stay while this lives.
@@ -33,11 +74,13 @@ pub struct OpenFile {
     pub rope: Rope,
     /// Has its blob open.
     pub reader: Box<dyn Reader>,
+    /// Keeps a blob in pieces from being deleted; hold it as long as the rope is read.
+    pub hold: Option<Arc<dyn Send + Sync>>,
 }
 
 impl Downloads {
-    pub(crate) fn new(core: Arc<Core>) -> Downloads {
-        Downloads { core }
+    pub(crate) fn new(core: Arc<Core>, readings: Arc<Readings>) -> Downloads {
+        Downloads { core, readings }
     }
 
     /// A file's content, opened: everything that can fail before the first byte has not failed.
@@ -45,18 +88,37 @@ impl Downloads {
         let place = grant.resource();
         let mut reader = self.core.storage.reader(form);
         let mut file = self.core.facts.file(place).await?;
-        if let Err(error) = reader.open(file.blob.id, file.blob.size).await {
+        let mut hold = self.hold(&file);
+        if hold.is_some() {
+            // Looked up once more: whoever deletes it from now on sees the hold.
+            file = self.core.facts.file(place).await?;
+            hold = self.hold(&file);
+        }
+        if let Err(error) = open_all(&mut *reader, &file.blob).await {
             // Replaced or deleted between the two look-ups? Then that is the answer, not the missing blob.
             let now = self.core.facts.file(place).await?;
             if error.code() != Code::DataLost || now.blob.id == file.blob.id {
                 return Err(error);
             }
             file = now;
-            reader.open(file.blob.id, file.blob.size).await?;
+            hold = self.hold(&file);
+            open_all(&mut *reader, &file.blob).await?;
         }
-        let rope = Rope::of_blob(file.blob, file.etag(), file.created_at);
-        Ok(OpenFile { file, rope, reader })
+        let rope = Rope::of_blob(file.blob.clone(), file.etag(), file.created_at);
+        Ok(OpenFile { file, rope, reader, hold })
     }
+
+    fn hold(&self, file: &File) -> Option<Arc<dyn Send + Sync>> {
+        file.blob.pieces.as_ref().map(|_| self.readings.begin(file.blob.id) as Arc<dyn Send + Sync>)
+    }
+}
+
+/// Makes sure that every byte of the blob is there.
+async fn open_all(reader: &mut dyn Reader, blob: &Blob) -> Result<()> {
+    for (run, size) in blob.stored() {
+        reader.open(run, size).await?;
+    }
+    Ok(())
 }
 
 /// What a transfer is, for the metrics.

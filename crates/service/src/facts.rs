@@ -65,6 +65,13 @@ impl Facts {
         put
     }
 
+    /// Keeps the BLAKE3 of a file's content in pieces, learnt later.
+    pub(crate) async fn put_blake3(&self, place: &FileRef, blob: BlobId, blake3: [u8; 32]) -> Result<()> {
+        let put = self.catalog.put_blake3(&blob, blake3).await;
+        self.forget(place);
+        put
+    }
+
     fn forget(&self, place: &FileRef) {
         self.files.remove(place);
     }

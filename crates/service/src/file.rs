@@ -5,8 +5,7 @@ use crate::maintenance::Maintenance;
 use carrack_catalog::{ChunkList, ListQuery, Listing};
 use carrack_domain::access::{DeleteFile, ListFiles, ReadFile};
 use carrack_domain::file::{File, Precondition};
-use carrack_domain::rope::Extent;
-use carrack_domain::{Error, Grant, Result};
+use carrack_domain::{ByteRange, Error, Grant, Result, Rope};
 use carrack_storage::Form;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
@@ -68,7 +67,7 @@ impl Files {
     /// The file and what each of its pieces hashes to. The list is computed when it is first asked for, by reading
     /// the file once, and kept as long as the content.
     pub async fn chunks(&self, grant: &Grant<ReadFile>) -> Result<(Arc<File>, ChunkList)> {
-        let file = self.get(grant).await?;
+        let file = self.with_blake3(grant).await?;
         if let Some(chunks) = self.core.catalog.chunks(&file.blob.id).await? {
             return Ok((file, chunks));
         }
@@ -100,6 +99,28 @@ impl Files {
         Ok(sha256)
     }
 
+    /// The file with the BLAKE3 of its content, which of one that was put together from pieces is not known at first: it
+    /// is computed when it is first asked for, by reading the file once, and kept.
+    pub async fn with_blake3(&self, grant: &Grant<ReadFile>) -> Result<Arc<File>> {
+        let file = self.get(grant).await?;
+        if file.blob.blake3().is_some() {
+            return Ok(file);
+        }
+        let _permit = self.reading.acquire().await.map_err(|e| Error::internal("wait for a turn", e))?;
+        let file = self.get(grant).await?;
+        if file.blob.blake3().is_some() {
+            return Ok(file);
+        }
+        let mut hasher = blake3::Hasher::new();
+        self.read_through(&file, |bytes, _| {
+            hasher.update(bytes);
+        })
+        .await?;
+        let blake3 = *hasher.finalize().as_bytes();
+        self.core.facts.put_blake3(grant.resource(), file.blob.id, blake3).await?;
+        self.get(grant).await
+    }
+
     async fn compute_chunks(&self, file: &File) -> Result<ChunkList> {
         let size = file.blob.size;
         let mut chunk_size = CHUNK_BYTES_MIN;
@@ -122,13 +143,14 @@ impl Files {
     /// Shows `visit` every byte of a file in order, in pieces that never cross a MiB, each with the offset of its end.
     async fn read_through(&self, file: &File, mut visit: impl FnMut(&[u8], u64)) -> Result<()> {
         const STEP_BYTES: u64 = 1 << 20;
-        let (blob, size) = (file.blob.id, file.blob.size);
+        let size = file.blob.size;
+        let rope = Rope::of_blob(file.blob.clone(), file.etag(), file.created_at);
         let mut reader = self.core.storage.reader(Form::Copied);
-        reader.open(blob, size).await?;
         let mut at = 0;
         while at < size {
             let len = STEP_BYTES.min(size - at);
-            let bytes = reader.read(vec![Extent::Blob { blob, size, offset: at, len }]).await?;
+            let range = ByteRange::new(at, len).ok_or_else(|| Error::broken("a step without bytes"))?;
+            let bytes = reader.read(rope.slice(range).collect()).await?;
             at += len;
             visit(&bytes, at);
             // The bytes come from the page cache without a wait: let others have a turn.

@@ -98,13 +98,15 @@ impl Service {
     pub fn new(core: Core, access: access::Access) -> Service {
         let core = Arc::new(core);
         let manifests = Arc::new(archive::Manifests::default());
-        let maintenance = Arc::new(maintenance::Maintenance::new(core.clone(), manifests.clone()));
+        let readings = Arc::new(download::Readings::default());
+        let maintenance = maintenance::Maintenance::new(core.clone(), manifests.clone(), readings.clone());
+        let maintenance = Arc::new(maintenance);
         Service {
             access,
             buckets: bucket::Buckets::new(core.clone()),
             files: file::Files::new(core.clone(), maintenance.clone()),
             uploads: upload::Uploads::new(core.clone(), maintenance.clone()),
-            downloads: download::Downloads::new(core.clone()),
+            downloads: download::Downloads::new(core.clone(), readings),
             archives: archive::Archives::new(core.clone(), manifests),
             health: health::Health::new(core),
             maintenance,

@@ -4,6 +4,7 @@
 //! *Order.* Records go before bytes, so a crash in the middle leaves bytes too many, never too few.
 
 use crate::archive::Manifests;
+use crate::download::Readings;
 use crate::{Core, metrics, upload};
 use carrack_domain::upload::UploadState;
 use carrack_domain::{BlobId, Result};
@@ -19,6 +20,7 @@ const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 pub struct Maintenance {
     core: Arc<Core>,
     manifests: Arc<Manifests>,
+    readings: Arc<Readings>,
 }
 
 /// What a look through everything found.
@@ -31,14 +33,16 @@ pub struct Reconciled {
 }
 
 impl Maintenance {
-    pub(crate) fn new(core: Arc<Core>, manifests: Arc<Manifests>) -> Maintenance {
-        Maintenance { core, manifests }
+    pub(crate) fn new(core: Arc<Core>, manifests: Arc<Manifests>, readings: Arc<Readings>) -> Maintenance {
+        Maintenance { core, manifests, readings }
     }
 
     /// Before the first request: completes what was being completed, and deletes stages that no upload owns. Must run
     /// while no other process uses the store.
     pub async fn recover(&self) -> Result<()> {
-        for upload in self.core.catalog.finishing_uploads().await? {
+        let finishing = self.core.catalog.finishing_uploads().await?;
+        // Partial ones are brought along by the upload that joins them.
+        for upload in finishing.into_iter().filter(|upload| !upload.is_partial()) {
             let id = upload.id;
             match upload::finish::roll_forward(&self.core, upload).await {
                 Ok(_) => tracing::info!(upload = %id, "completed an upload that was interrupted"),
@@ -62,7 +66,7 @@ impl Maintenance {
             for id in &expired {
                 // What a crash leaves over here is a stage without a record, which the next start deletes.
                 self.core.storage.discard_stage(*id).await?;
-                ::metrics::counter!(metrics::UPLOADS, "kind" => "parts", "result" => "expired").increment(1);
+                ::metrics::counter!(metrics::UPLOADS, "result" => "expired").increment(1);
             }
             if expired.len() < BATCH {
                 break;
@@ -83,11 +87,10 @@ impl Maintenance {
                 return Ok(());
             }
             for blob in blobs {
-                if self.manifests.holds(blob) {
+                if self.is_read(blob) {
                     skip.push(blob);
                 } else {
-                    self.core.storage.delete(blob).await?;
-                    self.core.catalog.forget_blob(&blob).await?;
+                    self.delete(blob).await?;
                 }
             }
             if skip.len() >= BATCH {
@@ -99,16 +102,27 @@ impl Maintenance {
     /// Deletes a blob that has just lost its last file, unless an archive under way needs it. A failure is left to the
     /// next round: the record that it is to be deleted stays.
     pub async fn collect(&self, blob: BlobId) {
-        if self.manifests.holds(blob) {
+        if self.is_read(blob) {
             return;
         }
-        let deleted = async {
-            self.core.storage.delete(blob).await?;
-            self.core.catalog.forget_blob(&blob).await
-        };
-        if let Err(error) = deleted.await {
+        if let Err(error) = self.delete(blob).await {
             tracing::warn!(%blob, error = error.chain(), "a blob will be deleted later");
         }
+    }
+
+    /// Whether an archive or a download under way reads it piece by piece.
+    fn is_read(&self, blob: BlobId) -> bool {
+        self.manifests.holds(blob) || self.readings.holds(blob)
+    }
+
+    /// Deletes an unreferenced blob: its bytes, then what is left of its record.
+    async fn delete(&self, blob: BlobId) -> Result<()> {
+        if let Some(record) = self.core.catalog.blob(&blob).await? {
+            for (run, _) in record.stored() {
+                self.core.storage.delete(run).await?;
+            }
+        }
+        self.core.catalog.forget_blob(&blob).await
     }
 
     /// Compares every record with what is stored. Slow on purpose: it runs beside the live traffic.
@@ -129,9 +143,9 @@ impl Maintenance {
         Ok(Reconciled { lost, orphans })
     }
 
-    /// Whether a record names this blob, or an upload is being completed under it.
+    /// Whether a record names this run of bytes, or an upload is being completed under it.
     async fn is_known(&self, blob: BlobId) -> Result<bool> {
-        if self.core.catalog.blob(&blob).await?.is_some() {
+        if self.core.catalog.is_stored(&blob).await? {
             return Ok(true);
         }
         let finishing = self.core.catalog.finishing_uploads().await?;
@@ -139,7 +153,7 @@ impl Maintenance {
             return Ok(true);
         }
         // Completed between the two questions?
-        Ok(self.core.catalog.blob(&blob).await?.is_some())
+        self.core.catalog.is_stored(&blob).await
     }
 
     async fn find_lost(&self) -> Result<u64> {
@@ -147,17 +161,19 @@ impl Maintenance {
         let mut after = None;
         loop {
             let blobs = self.core.catalog.blobs(after, BATCH).await?;
-            let Some((last, _)) = blobs.last() else { return Ok(lost) };
-            after = Some(*last);
-            for (blob, size) in blobs {
-                if self.core.storage.blob_size(blob).await? == Some(size) {
-                    continue;
+            let Some(last) = blobs.last() else { return Ok(lost) };
+            after = Some(last.id);
+            for blob in blobs {
+                for (run, size) in blob.stored() {
+                    if self.core.storage.blob_size(run).await? == Some(size) {
+                        continue;
+                    }
+                    if !self.still_referenced(blob.id).await? {
+                        break; // Deleted while we looked.
+                    }
+                    lost += 1;
+                    tracing::error!(blob = %blob.id, %run, size, "a record without its bytes");
                 }
-                if !self.still_referenced(blob).await? {
-                    continue; // Deleted while we looked.
-                }
-                lost += 1;
-                tracing::error!(%blob, size, "a record without its bytes");
             }
         }
     }
@@ -165,6 +181,6 @@ impl Maintenance {
     async fn still_referenced(&self, blob: BlobId) -> Result<bool> {
         let before = u128::from_be_bytes(*blob.as_bytes()).checked_sub(1);
         let before = before.map(|id| BlobId::from_bytes(id.to_be_bytes()));
-        Ok(self.core.catalog.blobs(before, 1).await?.first().is_some_and(|(id, _)| *id == blob))
+        Ok(self.core.catalog.blobs(before, 1).await?.first().is_some_and(|found| found.id == blob))
     }
 }

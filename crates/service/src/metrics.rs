@@ -2,7 +2,7 @@
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
-/// Uploads that ended, by `kind` (put, parts) and `result` (completed, failed, expired, deleted).
+/// Uploads that ended, by `kind` (put, parts, append, joined; none of an expired one) and `result` (completed, failed, expired, deleted).
 pub const UPLOADS: &str = "carrack_uploads_total";
 /// Upload sessions that are open.
 pub const UPLOADS_OPEN: &str = "carrack_uploads_open";
@@ -10,6 +10,8 @@ pub const UPLOADS_OPEN: &str = "carrack_uploads_open";
 pub const UPLOADS_IN_PROGRESS: &str = "carrack_uploads_in_progress";
 /// Parts, by `result` (ok, duplicate, conflict, digest, superseded, failed).
 pub const UPLOAD_PARTS: &str = "carrack_upload_parts_total";
+/// Bodies appended to uploads that come in order, by `result` (ok, digest, superseded, failed).
+pub const UPLOAD_APPENDS: &str = "carrack_upload_appends_total";
 /// Bytes received into storage.
 pub const UPLOAD_BYTES: &str = "carrack_upload_bytes_total";
 /// Seconds from the last byte to the visible file.
@@ -35,6 +37,7 @@ pub fn describe() {
     describe_gauge!(UPLOADS_OPEN, "Upload sessions that are open.");
     describe_gauge!(UPLOADS_IN_PROGRESS, "Bodies being received.");
     describe_counter!(UPLOAD_PARTS, "Parts by result.");
+    describe_counter!(UPLOAD_APPENDS, "Bodies appended to uploads that come in order, by result.");
     describe_counter!(UPLOAD_BYTES, Unit::Bytes, "Bytes received into storage.");
     describe_histogram!(COMPLETE_DURATION, Unit::Seconds, "Time from the last byte to the visible file.");
     describe_counter!(DOWNLOADS, "Transfers that ended, by kind and result.");

@@ -17,6 +17,7 @@ pub async fn run(store: Arc<dyn Storage>, entropy: &dyn Entropy) {
     observers_see_every_byte_in_order(&*store, entropy).await;
     publishing_twice_is_fine(&*store, entropy).await;
     publishing_the_wrong_size_is_refused(&*store, entropy).await;
+    publishing_leaves_out_what_was_never_acknowledged(&*store, entropy).await;
     reads_gather_blobs_and_inline_bytes(&*store, entropy).await;
     deleted_blobs_stay_readable_for_open_readers(&*store, entropy).await;
     damaged_promises_are_errors(&*store, entropy).await;
@@ -104,6 +105,17 @@ async fn publishing_the_wrong_size_is_refused(store: &dyn Storage, entropy: &dyn
     assert_eq!(store.publish(stage, blob, 11).await.unwrap_err().code(), Code::DataLost);
     assert_eq!(store.blob_size(blob).await.unwrap(), None);
     store.discard_stage(stage).await.unwrap();
+}
+
+async fn publishing_leaves_out_what_was_never_acknowledged(store: &dyn Storage, entropy: &dyn Entropy) {
+    let (stage, blob) = (UploadId::generate(entropy), BlobId::generate(entropy));
+    let bytes = content(300, 4);
+    store.create_stage(stage, None, StageKind::Session).await.unwrap();
+    write(store, stage, 0, &bytes).await;
+    store.publish(stage, blob, 200).await.unwrap();
+    store.publish(stage, blob, 200).await.unwrap();
+    let read = store.reader(Form::Copied).read(vec![all(blob, 200)]).await.unwrap();
+    assert_eq!(read, bytes[..200]);
 }
 
 async fn reads_gather_blobs_and_inline_bytes(store: &dyn Storage, entropy: &dyn Entropy) {

@@ -76,7 +76,7 @@ pub trait Storage: Send + Sync + 'static {
         observer: Observer,
     ) -> Result<Box<dyn ExtentWriter>>;
 
-    /// Gives the stage's bytes, `size` of them, the blob's final name, durably. Doing it again after a crash at any
+    /// Gives the stage's first `size` bytes the blob's final name, durably; what lies behind was never acknowledged. Doing it again after a crash at any
     /// point is fine. `data_lost` when neither stage nor blob has these bytes.
     async fn publish(&self, stage: UploadId, blob: BlobId, size: u64) -> Result<()>;
 

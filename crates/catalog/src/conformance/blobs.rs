@@ -11,7 +11,7 @@ pub(super) async fn references(catalog: &dyn Catalog) {
     put_file(catalog, &two, "a", 1, 5).await;
     assert_eq!(account(catalog, &one).await, (10, 0, 2));
     assert_eq!(account(catalog, &two).await, (5, 0, 1), "a file replaced by itself");
-    assert_eq!(catalog.blobs(None, 9).await.unwrap(), [(blob_id(1), 5)]);
+    assert_eq!(catalog.blobs(None, 9).await.unwrap(), [blob(1, 5)]);
 
     let delete = async |bucket: &BucketName, name: &str| {
         catalog.delete_file(bucket, &key(name), &Precondition::None).await.unwrap()
@@ -64,11 +64,11 @@ pub(super) async fn sweeping(catalog: &dyn Catalog) {
     loop {
         let page = catalog.blobs(after, 2).await.unwrap();
         assert!(page.len() <= 2);
-        let Some((last, _)) = page.last() else { break };
-        after = Some(*last);
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
         walked.extend(page);
     }
-    let expected: Vec<_> = [6, 10, 11, 12, 13].map(|number| (blob_id(number), number)).to_vec();
+    let expected: Vec<_> = [6, 10, 11, 12, 13].map(|number| blob(number, number)).to_vec();
     assert_eq!(walked, expected, "referenced ones, by id");
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn facts_learnt_later(catalog: &dyn Catalog) {
     catalog.put_sha256(&id, [3; 32]).await.expect("again");
     let mut expected = blob(1, 5);
     expected.digest.sha256 = Some([3; 32]);
-    assert_eq!(catalog.blob(&id).await.unwrap(), Some(expected));
+    assert_eq!(catalog.blob(&id).await.unwrap(), Some(expected.clone()));
     for path in ["a", "b"] {
         assert_eq!(catalog.file(&name, &key(path)).await.unwrap().blob, expected, "its files know it too");
     }

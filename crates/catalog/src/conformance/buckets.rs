@@ -84,7 +84,7 @@ pub(super) async fn numbers_beyond_i64(catalog: &dyn Catalog) {
             let file = new_file(&name, &key("k"), blob(1, size));
             assert_code(catalog.commit_file(file).await, Code::QuotaExceeded, "commit_file");
             let mut vast = upload(1, &name, "k", 1);
-            vast.parts = PartPlan::new(size, None, NonZeroU64::MIN).unwrap();
+            vast.shape = Shape::Parts(PartPlan::new(size, None, NonZeroU64::MIN).unwrap());
             assert_code(catalog.create_upload(&vast).await, Code::QuotaExceeded, "create_upload");
         }
         put_file(catalog, &name, "k", 2 + u64::from(quota.is_none()), most - 1).await;

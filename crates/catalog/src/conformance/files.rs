@@ -23,7 +23,7 @@ pub(super) async fn life(catalog: &dyn Catalog) {
     let expected = File {
         bucket: name.clone(),
         key: path.clone(),
-        blob: new.blob,
+        blob: new.blob.clone(),
         content_type: new.target.content_type.clone(),
         metadata: new.target.metadata.clone(),
         created_at: NOW,
@@ -41,7 +41,7 @@ pub(super) async fn life(catalog: &dyn Catalog) {
     new.target.metadata = Metadata::new();
     let Committed { file, outcome, orphan } = catalog.commit_file(new).await.unwrap();
     assert_eq!(orphan, Some(blob_id(1)));
-    assert_eq!((outcome, file.blob), (Outcome::Replaced, blob(2, 7)));
+    assert_eq!((outcome, file.blob.clone()), (Outcome::Replaced, blob(2, 7)));
     assert_eq!(file.metadata, Metadata::new());
     assert_eq!((file.created_at, file.created_by.as_str()), (later(9), "bob"));
     assert_eq!(catalog.file(&name, &path).await.unwrap(), file);

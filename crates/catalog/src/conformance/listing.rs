@@ -76,7 +76,7 @@ pub(super) async fn scans(catalog: &dyn Catalog) {
     assert_eq!(order, ["b/1", "b/2", "b/\u{10ffff}"]);
     for (text, blob, created_at) in &seen {
         let file = catalog.file(&name, &key(text)).await.unwrap();
-        assert_eq!((file.blob, file.created_at), (*blob, *created_at));
+        assert_eq!((file.blob, file.created_at), (blob.clone(), *created_at));
     }
 
     let count = Arc::new(Mutex::new(0));

@@ -9,9 +9,11 @@
     reason = "this is test code that lives in the library so that every implementation can run it"
 )]
 
+mod appends;
 mod blobs;
 mod buckets;
 mod files;
+mod joins;
 mod listing;
 mod model;
 mod races;
@@ -20,7 +22,7 @@ mod uploads;
 use crate::{Catalog, NewFile};
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest, PieceHasher};
 use carrack_domain::file::{Blob, Metadata, Precondition};
-use carrack_domain::upload::{PartPlan, StoredExtent, Target, Upload, UploadState};
+use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
 use carrack_domain::{BlobId, BucketName, Code, Key, KeyPrefix, Result, Timestamp, UploadId};
 use std::fmt::Debug;
 use std::num::NonZeroU64;
@@ -50,12 +52,22 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn Catalog>) {
     uploads::done_shows_the_file_as_it_was(&*make().await).await;
     uploads::reservations(&*make().await).await;
     uploads::lists(&*make().await).await;
+    appends::grow_at_their_end(&*make().await).await;
+    appends::fencing(&*make().await).await;
+    appends::lengths_said_later(&*make().await).await;
+    appends::quota_of_what_grows(&*make().await).await;
+    joins::life(&*make().await).await;
+    joins::wishes_repeated(&*make().await).await;
+    joins::what_cannot_be_joined(&*make().await).await;
+    joins::finish_abandon_and_delete(&*make().await).await;
+    joins::quotas(&*make().await).await;
     blobs::references(&*make().await).await;
     blobs::sweeping(&*make().await).await;
     blobs::facts_learnt_later(&*make().await).await;
     model::accounts_never_drift(&*make().await).await;
     races::one_creator_wins(make().await).await;
     races::one_finisher_begins(make().await).await;
+    races::one_of_many_appends_wins(make().await).await;
     races::extents_side_by_side(make().await).await;
     races::reservations_share_one_quota(make().await).await;
     closes(make().await).await;
@@ -131,7 +143,7 @@ fn blob(number: u64, size: u64) -> Blob {
     let mut blake3 = [0xfe; 32];
     blake3[..8].copy_from_slice(&number.to_be_bytes());
     let digest = ContentDigest { crc32: !(number as u32), blake3, sha256: None };
-    Blob { id: blob_id(number), size, digest }
+    Blob { id: blob_id(number), size, digest, pieces: None }
 }
 
 fn metadata(text: &str) -> Metadata {
@@ -171,7 +183,8 @@ fn upload(number: u64, bucket: &BucketName, name: &str, size: u64) -> Upload {
         id: upload_id(number),
         owner: "ann".to_owned(),
         target: target(bucket, &key(name)),
-        parts: PartPlan::new(size, Some(1000), NonZeroU64::MIN).unwrap(),
+        shape: Shape::Parts(PartPlan::new(size, Some(1000), NonZeroU64::MIN).unwrap()),
+        echo: Echo::default(),
         expected: vec![
             Digest::new(Algorithm::Sha256, vec![0xee; 32]).unwrap(),
             Digest::new(Algorithm::Crc32, vec![0, 1, 2, 0xff]).unwrap(),
@@ -180,6 +193,15 @@ fn upload(number: u64, bucket: &BucketName, name: &str, size: u64) -> Upload {
         state: UploadState::Open,
         created_at: NOW,
         expires_at: later(60),
+    }
+}
+
+/// An append upload.
+fn append_upload(number: u64, bucket: &BucketName, name: &str, length: Option<u64>) -> Upload {
+    Upload {
+        shape: Shape::Append { length, partial: false },
+        echo: Echo { metadata: Some("name dMO8,  flag".to_owned()), concat: None },
+        ..upload(number, bucket, name, 0)
     }
 }
 
@@ -195,13 +217,14 @@ fn extent(offset: u64, len: u64, fill: u8) -> StoredExtent {
 
 /// Records a whole upload of one extent.
 async fn fill(catalog: &dyn Catalog, upload: &Upload) {
-    let whole = extent(0, upload.parts.size(), 7);
+    let whole = extent(0, upload.length().unwrap(), 7);
     catalog.record_extent(&upload.id, &whole, upload.expires_at).await.expect("record_extent");
 }
 
 /// The file an upload becomes.
 fn finished_file(upload: &Upload, number: u64) -> NewFile {
-    let mut file = new_file(&upload.target.bucket, &upload.target.key, blob(number, upload.parts.size()));
+    let mut file =
+        new_file(&upload.target.bucket, &upload.target.key, blob(number, upload.length().unwrap()));
     file.upload = Some(upload.id);
     file
 }

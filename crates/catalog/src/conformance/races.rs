@@ -51,6 +51,28 @@ pub(super) async fn one_creator_wins(catalog: Arc<dyn Catalog>) {
     assert_eq!(catalog.blobs(None, 999).await.unwrap().len(), 1);
 }
 
+pub(super) async fn one_of_many_appends_wins(catalog: Arc<dyn Catalog>) {
+    let name = bucket_name("race");
+    put_bucket(&*catalog, &name, None).await;
+    catalog.create_upload(&append_upload(1, &name, "k", Some(10_000))).await.unwrap();
+    let won = together(|number| {
+        let catalog = Arc::clone(&catalog);
+        async move {
+            let taken = catalog.take_over(&upload_id(1), None).await.unwrap();
+            let line = extent(taken.offset, number + 1, number as u8);
+            match catalog.append(&upload_id(1), taken.epoch, &line, later(1)).await {
+                Ok(()) => number + 1,
+                Err(error) if matches!(error.code(), Code::Superseded | Code::OffsetMismatch) => 0,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    })
+    .await;
+    let stored = catalog.take_over(&upload_id(1), None).await.unwrap().offset;
+    assert_eq!(stored, won.iter().sum::<u64>(), "what was acknowledged is what is there");
+    assert!(stored > 0, "the newest of all was displaced by nobody");
+}
+
 pub(super) async fn one_finisher_begins(catalog: Arc<dyn Catalog>) {
     let name = bucket_name("race");
     put_bucket(&*catalog, &name, None).await;

@@ -237,7 +237,7 @@ pub(super) async fn lists(catalog: &dyn Catalog) {
         + catalog.bucket(&two).await.unwrap().reserved_bytes;
     assert_eq!(
         held,
-        catalog.upload(&upload_id(1)).await.unwrap().parts.size()
-            + catalog.upload(&upload_id(2)).await.unwrap().parts.size()
+        catalog.upload(&upload_id(1)).await.unwrap().length().unwrap()
+            + catalog.upload(&upload_id(2)).await.unwrap().length().unwrap()
     );
 }

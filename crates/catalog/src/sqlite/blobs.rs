@@ -13,19 +13,15 @@ use std::collections::HashSet;
 /// known of it. A blob that nothing points at any more is not taken back: its bytes may be going this moment.
 pub(super) fn refer(connection: &Connection, new: &Blob) -> Done<Blob> {
     let Some((mut blob, files)) = find(connection, &new.id)? else {
-        let mut statement = connection.prepare_cached(
-            "INSERT INTO blob (id, size, crc32, blake3, sha256, file_count) VALUES (?1, ?2, ?3, ?4, ?5, 1)",
-        )?;
-        let ContentDigest { crc32, blake3, sha256 } = new.digest;
-        statement.execute(params![new.id.as_bytes(), signed(new.size)?, crc32, blake3, sha256])?;
-        return Ok(*new);
+        insert(connection, new)?;
+        return Ok(new.clone());
     };
     if files == 0 {
         return Err(Error::broken(format!("{} is being deleted and cannot be used again", new.id)).into());
     }
     let same = blob.size == new.size
         && blob.digest.crc32 == new.digest.crc32
-        && blob.digest.blake3 == new.digest.blake3
+        && blob.tag() == new.tag()
         && (blob.digest.sha256 == new.digest.sha256
             || blob.digest.sha256.is_none()
             || new.digest.sha256.is_none());
@@ -42,6 +38,31 @@ pub(super) fn refer(connection: &Connection, new: &Blob) -> Done<Blob> {
     Ok(blob)
 }
 
+fn insert(connection: &Connection, new: &Blob) -> Done<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO blob (id, size, crc32, blake3, sha256, file_count, pieces, whole_blake3) \
+         VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7)",
+    )?;
+    let ContentDigest { crc32, blake3, sha256 } = new.digest;
+    let pieces = new.pieces.as_deref();
+    statement.execute(params![
+        new.id.as_bytes(),
+        signed(new.size)?,
+        crc32,
+        blake3,
+        sha256,
+        pieces.map(rows::pieces_bytes),
+        pieces.and_then(|pieces| pieces.blake3),
+    ])?;
+    if pieces.is_some() {
+        let mut statement = connection.prepare_cached("INSERT INTO piece (id, blob_id) VALUES (?1, ?2)")?;
+        for (id, _) in new.stored() {
+            statement.execute([id.as_bytes(), new.id.as_bytes()])?;
+        }
+    }
+    Ok(())
+}
+
 /// Counts one file less; whether that was the last.
 pub(super) fn release(connection: &Connection, id: &BlobId) -> Done<bool> {
     let mut statement = connection.prepare_cached(
@@ -51,11 +72,12 @@ pub(super) fn release(connection: &Connection, id: &BlobId) -> Done<bool> {
 }
 
 fn find(connection: &Connection, id: &BlobId) -> Done<Option<(Blob, i64)>> {
-    let mut statement = connection
-        .prepare_cached("SELECT id, size, crc32, blake3, sha256, file_count FROM blob WHERE id = ?1")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT id, size, crc32, blake3, sha256, pieces, whole_blake3, file_count FROM blob WHERE id = ?1",
+    )?;
     let mut found = statement.query([id.as_bytes()])?;
     match found.next()? {
-        Some(row) => Ok(Some((rows::blob(row, 0)?, row.get(5)?))),
+        Some(row) => Ok(Some((rows::blob(row, 0, 5)?, row.get(7)?))),
         None => Ok(None),
     }
 }
@@ -90,21 +112,27 @@ pub(super) fn forget(connection: &Connection, id: &BlobId) -> Done<()> {
     Ok(())
 }
 
-pub(super) fn referenced(
-    connection: &Connection,
-    after: Option<BlobId>,
-    limit: usize,
-) -> Done<Vec<(BlobId, u64)>> {
-    let mut statement = connection
-        .prepare_cached("SELECT id, size FROM blob WHERE id > ?1 AND file_count > 0 ORDER BY id LIMIT ?2")?;
+pub(super) fn referenced(connection: &Connection, after: Option<BlobId>, limit: usize) -> Done<Vec<Blob>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, size, crc32, blake3, sha256, pieces, whole_blake3 FROM blob \
+         WHERE id > ?1 AND file_count > 0 ORDER BY id LIMIT ?2",
+    )?;
     // The empty byte string is below every id.
     let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
     let mut found = statement.query(params![after, i64::try_from(limit).unwrap_or(i64::MAX)])?;
     let mut blobs = Vec::new();
     while let Some(row) = found.next()? {
-        blobs.push((rows::blob_id(row, 0)?, rows::number(row, 1)?));
+        blobs.push(rows::blob(row, 0, 5)?);
     }
     Ok(blobs)
+}
+
+pub(super) fn is_stored(connection: &Connection, run: &BlobId) -> Done<bool> {
+    let mut statement = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM blob WHERE id = ?1 AND pieces IS NULL) \
+         OR EXISTS (SELECT 1 FROM piece WHERE id = ?1)",
+    )?;
+    Ok(statement.query_row([run.as_bytes()], |row| row.get(0))?)
 }
 
 pub(super) fn chunks(connection: &Connection, id: &BlobId) -> Done<Option<ChunkList>> {
@@ -132,18 +160,37 @@ pub(super) fn put_chunks(connection: &Connection, id: &BlobId, chunks: &ChunkLis
 /// The files that point at the blob carry its facts, so they and their buckets' generations change with it.
 pub(super) fn put_sha256(connection: &Connection, id: &BlobId, sha256: [u8; 32]) -> Done<()> {
     let Some((blob, _)) = find(connection, id)? else { return Ok(()) };
-    match blob.digest.sha256 {
-        Some(known) if known == sha256 => return Ok(()),
-        Some(_) => return Err(Error::broken(format!("{id} has another SHA-256 already")).into()),
+    learn(connection, id, "sha256", blob.digest.sha256, sha256)
+}
+
+/// As [`put_sha256`], for a blob in pieces.
+pub(super) fn put_blake3(connection: &Connection, id: &BlobId, blake3: [u8; 32]) -> Done<()> {
+    let Some((blob, _)) = find(connection, id)? else { return Ok(()) };
+    let Some(pieces) = &blob.pieces else { return Ok(()) };
+    learn(connection, id, "whole_blake3", pieces.blake3, blake3)
+}
+
+fn learn(
+    connection: &Connection,
+    id: &BlobId,
+    column: &'static str,
+    known: Option<[u8; 32]>,
+    digest: [u8; 32],
+) -> Done<()> {
+    match known {
+        Some(known) if known == digest => return Ok(()),
+        Some(_) => return Err(Error::broken(format!("{id} has another {column} already")).into()),
         None => {}
     }
     for sql in [
-        "UPDATE blob SET sha256 = ?2 WHERE id = ?1",
-        "UPDATE file SET sha256 = ?2 WHERE blob_id = ?1",
-        "UPDATE bucket SET generation = generation + 1 \
-         WHERE id IN (SELECT bucket_id FROM file WHERE blob_id = ?1 AND sha256 = ?2)",
+        format!("UPDATE blob SET {column} = ?2 WHERE id = ?1"),
+        format!("UPDATE file SET {column} = ?2 WHERE blob_id = ?1"),
+        format!(
+            "UPDATE bucket SET generation = generation + 1 \
+             WHERE id IN (SELECT bucket_id FROM file WHERE blob_id = ?1 AND {column} = ?2)"
+        ),
     ] {
-        connection.prepare_cached(sql)?.execute(params![id.as_bytes(), sha256])?;
+        connection.prepare_cached(&sql)?.execute(params![id.as_bytes(), digest])?;
     }
     Ok(())
 }

@@ -135,8 +135,19 @@ pub(super) fn delete(connection: &Connection, name: &BucketName) -> Done<()> {
     Ok(())
 }
 
-/// The account, and the size of the file that `key` points at now.
+/// Whether `bytes` more fit once the file that `key` points at now is gone.
 pub(super) fn check_quota(connection: &Connection, name: &BucketName, key: &Key, bytes: u64) -> Done<()> {
+    check_quota_once_freed(connection, name, key, bytes, 0)
+}
+
+/// As [`check_quota`], with `freed` bytes of reservations given back.
+pub(super) fn check_quota_once_freed(
+    connection: &Connection,
+    name: &BucketName,
+    key: &Key,
+    bytes: u64,
+    freed: i64,
+) -> Done<()> {
     let mut statement = connection.prepare_cached(
         "SELECT id, quota_bytes, used_bytes, reserved_bytes, size FROM bucket \
          LEFT JOIN file ON file.bucket_id = bucket.id AND file.key = ?2 WHERE name = ?1",
@@ -147,5 +158,5 @@ pub(super) fn check_quota(connection: &Connection, name: &BucketName, key: &Key,
         Ok((account, row.get::<_, Option<i64>>(4)?))
     });
     let (account, present) = found.optional()?.ok_or_else(|| not_found(name))?;
-    account.admit(bytes, present.unwrap_or(0))
+    account.admit(bytes, freed.saturating_add(present.unwrap_or(0)))
 }

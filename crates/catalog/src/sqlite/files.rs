@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 
 /// Columns as in [`rows::FILE`], written out because this is the one statement every download runs.
 const GET: &str = "SELECT key, blob_id, size, crc32, blake3, sha256, file.created_at, created_by, content_type, \
-     metadata FROM bucket LEFT JOIN file ON file.bucket_id = bucket.id AND file.key = ?2 WHERE bucket.name = ?1";
+     metadata, pieces, whole_blake3 FROM bucket LEFT JOIN file ON file.bucket_id = bucket.id AND file.key = ?2 WHERE bucket.name = ?1";
 
 /// The file that is there, as far as a change needs it.
 struct Present {
@@ -59,21 +59,20 @@ fn require(precondition: &Precondition, present: Option<&Present>) -> Done<()> {
 
 pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<Committed> {
     let account = buckets::account(connection, &new.target.bucket)?;
-    let reservation = match &new.upload {
-        Some(upload) => Some(uploads::finishing(connection, upload, new.blob.id)?),
-        None => None,
+    let reservations = match &new.upload {
+        Some(upload) => uploads::finishing(connection, upload, new.blob.id)?,
+        None => Vec::new(),
     };
     let present = present(connection, &account, &new.target.key)?;
     require(&new.precondition, present.as_ref())?;
     let replaced = present.as_ref().map_or(0, |present| present.size);
-    let released = match &reservation {
-        Some(held) if held.bucket == new.target.bucket.as_str() => held.size,
-        _ => 0,
-    };
+    let here = reservations.iter().filter(|held| held.bucket == new.target.bucket.as_str());
+    let released: i64 = here.map(|held| held.size).sum();
     // Both are part of what the account counts now; saturating only matters for an account that is broken anyway.
     account.admit(new.blob.size, replaced.saturating_add(released))?;
 
     let blob = blobs::refer(connection, &new.blob)?;
+    let size = signed(blob.size)?;
     let file = point(connection, &account, new, blob)?;
     let mut orphan = None;
     if let Some(present) = &present
@@ -82,9 +81,11 @@ pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<Committed> 
         orphan = Some(present.blob);
     }
     let files = i64::from(present.is_none());
-    buckets::book(connection, account.id, signed(blob.size)? - replaced, files, 1)?;
-    if let (Some(upload), Some(held)) = (&new.upload, &reservation) {
+    buckets::book(connection, account.id, size - replaced, files, 1)?;
+    for held in &reservations {
         buckets::reserve(connection, &held.bucket, -held.size)?;
+    }
+    if let Some(upload) = &new.upload {
         uploads::complete(connection, upload, &file)?;
     }
     let outcome = if present.is_some() { Outcome::Replaced } else { Outcome::Created };
@@ -95,10 +96,12 @@ pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<Committed> 
 fn point(connection: &Connection, account: &Account, new: &NewFile, blob: Blob) -> Done<File> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO file (bucket_id, key, blob_id, size, crc32, blake3, sha256, created_at, created_by, \
-         content_type, metadata) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+         content_type, metadata, pieces, whole_blake3) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
          ON CONFLICT DO UPDATE SET blob_id = excluded.blob_id, size = excluded.size, crc32 = excluded.crc32, \
          blake3 = excluded.blake3, sha256 = excluded.sha256, created_at = excluded.created_at, \
-         created_by = excluded.created_by, content_type = excluded.content_type, metadata = excluded.metadata",
+         created_by = excluded.created_by, content_type = excluded.content_type, metadata = excluded.metadata, \
+         pieces = excluded.pieces, whole_blake3 = excluded.whole_blake3",
     )?;
     statement.execute(params![
         account.id,
@@ -112,6 +115,8 @@ fn point(connection: &Connection, account: &Account, new: &NewFile, blob: Blob) 
         new.created_by,
         new.target.content_type,
         rows::metadata_text(&new.target.metadata)?,
+        blob.pieces.as_deref().map(rows::pieces_bytes),
+        blob.pieces.as_ref().and_then(|pieces| pieces.blake3),
     ])?;
     Ok(File {
         bucket: new.target.bucket.clone(),

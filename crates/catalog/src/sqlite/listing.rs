@@ -90,14 +90,14 @@ pub(super) fn scan(
     let generation = buckets::generation(&transaction, bucket)?;
     let id = buckets::account(&transaction, bucket)?.id;
     let mut statement = transaction.prepare_cached(
-        "SELECT key, blob_id, size, crc32, blake3, sha256, created_at FROM file \
+        "SELECT key, blob_id, size, crc32, blake3, sha256, created_at, pieces, whole_blake3 FROM file \
          WHERE bucket_id = ?1 AND key >= ?2 AND key < ?3 ORDER BY key",
     )?;
     let prefix = prefix.as_str().as_bytes();
     let mut found = statement.query(params![id, prefix, successor(prefix)])?;
     while let Some(row) = found.next()? {
         let created_at = Timestamp::from_millis(row.get(6)?);
-        visit(Member { key: rows::key_text(row, 0)?, blob: rows::blob(row, 1)?, created_at })?;
+        visit(Member { key: rows::key_text(row, 0)?, blob: rows::blob(row, 1, 7)?, created_at })?;
     }
     Ok(generation)
 }

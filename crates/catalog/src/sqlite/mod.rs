@@ -3,10 +3,12 @@
 //! One thread writes and commits what is waiting together, so that a hundred changes cost one fsync. Readers have
 //! connections of their own and never wait for the writer. Everything is bounded: the queue, the batch, the readers.
 
+mod appends;
 mod blobs;
 mod buckets;
 mod error;
 mod files;
+mod joins;
 mod listing;
 mod open;
 mod readers;
@@ -14,7 +16,9 @@ mod rows;
 mod uploads;
 mod writer;
 
-use crate::{Catalog, ChunkList, Committed, Finish, ListQuery, Listing, NewFile, Outcome, Visit};
+use crate::{
+    Catalog, ChunkList, Committed, Finish, ListQuery, Listing, NewFile, Outcome, Partial, Taken, Visit,
+};
 use async_trait::async_trait;
 use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Bucket, File, Precondition};
@@ -239,6 +243,41 @@ impl Catalog for SqliteCatalog {
         self.point("extent", |c| uploads::extent(c, id, offset)).await
     }
 
+    async fn take_over(&self, id: &UploadId, length: Option<u64>) -> Result<Taken> {
+        let id = *id;
+        self.write("take_over", move |c| appends::take_over(c, &id, length)).await
+    }
+
+    async fn append(
+        &self,
+        id: &UploadId,
+        epoch: u64,
+        extent: &StoredExtent,
+        expires_at: Timestamp,
+    ) -> Result<()> {
+        let (id, extent) = (*id, extent.clone());
+        self.write("append", move |c| appends::append(c, &id, epoch, &extent, expires_at)).await
+    }
+
+    async fn create_joined(&self, upload: &Upload, partials: &[UploadId]) -> Result<UploadId> {
+        let (upload, partials) = (upload.clone(), partials.to_vec());
+        self.write("create_joined", move |c| joins::create(c, &upload, &partials)).await
+    }
+
+    async fn partials(&self, joined: &UploadId) -> Result<Vec<Partial>> {
+        let joined = *joined;
+        self.long("partials", move |c| joins::partials(c, &joined)).await
+    }
+
+    async fn joined_of(&self, partial: &UploadId) -> Result<Option<UploadId>> {
+        self.point("joined_of", |c| joins::joined_of(c, partial)).await
+    }
+
+    async fn begin_join(&self, id: &UploadId, blob: BlobId, pieces: &[(UploadId, BlobId)]) -> Result<Finish> {
+        let (id, pieces) = (*id, pieces.to_vec());
+        self.write("begin_join", move |c| joins::begin(c, &id, blob, &pieces)).await
+    }
+
     async fn begin_finish(&self, id: &UploadId, blob: BlobId) -> Result<Finish> {
         let id = *id;
         self.write("begin_finish", move |c| uploads::begin_finish(c, &id, blob)).await
@@ -280,8 +319,12 @@ impl Catalog for SqliteCatalog {
         self.point("blob", |c| blobs::get(c, blob)).await
     }
 
-    async fn blobs(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<(BlobId, u64)>> {
+    async fn blobs(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<Blob>> {
         self.long("blobs", move |c| blobs::referenced(c, after, limit)).await
+    }
+
+    async fn is_stored(&self, run: &BlobId) -> Result<bool> {
+        self.point("is_stored", |c| blobs::is_stored(c, run)).await
     }
 
     async fn chunks(&self, blob: &BlobId) -> Result<Option<ChunkList>> {
@@ -297,6 +340,11 @@ impl Catalog for SqliteCatalog {
     async fn put_sha256(&self, blob: &BlobId, sha256: [u8; 32]) -> Result<()> {
         let blob = *blob;
         self.write("put_sha256", move |c| blobs::put_sha256(c, &blob, sha256)).await
+    }
+
+    async fn put_blake3(&self, blob: &BlobId, blake3: [u8; 32]) -> Result<()> {
+        let blob = *blob;
+        self.write("put_blake3", move |c| blobs::put_blake3(c, &blob, blake3)).await
     }
 
     async fn check(&self) -> Result<()> {

@@ -2,14 +2,15 @@
 
 use super::error::{Done, Failed};
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest, Piece};
-use carrack_domain::file::{Blob, Bucket, File, Metadata};
+use carrack_domain::file::{Blob, Bucket, File, Metadata, Pieces};
 use carrack_domain::id::{hex, unhex};
 use carrack_domain::tree::Fragment;
-use carrack_domain::upload::{PartPlan, StoredExtent, Target, Upload, UploadState};
+use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
 use carrack_domain::{BlobId, BucketName, Error, Key, Timestamp, UploadId};
 use rusqlite::Row;
 use serde_json::{Value, json};
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 /// Above every key, since UTF-8 has no byte 0xFF.
 const ABOVE_ALL_KEYS: &[u8] = &[0xff];
@@ -17,13 +18,19 @@ const ABOVE_ALL_KEYS: &[u8] = &[0xff];
 /// Columns of [`bucket`].
 pub(super) const BUCKET: &str = "name, quota_bytes, used_bytes, reserved_bytes, file_count, created_at";
 /// Columns of [`file()`], of a table or join in which no other has the same names.
-pub(super) const FILE: &str =
-    "key, blob_id, size, crc32, blake3, sha256, file.created_at, created_by, content_type, metadata";
+pub(super) const FILE: &str = "key, blob_id, size, crc32, blake3, sha256, file.created_at, created_by, content_type, metadata, pieces, \
+     whole_blake3";
 /// Columns of [`upload`].
 pub(super) const UPLOAD: &str = "id, owner, bucket, key, size, part_size, only_create, state, blob_id, \
-     created_at, expires_at, expected, content_type, metadata";
+     created_at, expires_at, expected, content_type, metadata, shape, length, echo_metadata, echo_concat";
 /// Columns of [`extent`].
 pub(super) const EXTENT: &str = "begins, ends, crc32, blake3, fragment";
+
+/// Values of the column `shape`.
+pub(super) const PARTS: i64 = 0;
+pub(super) const APPEND: i64 = 1;
+pub(super) const PARTIAL: i64 = 2;
+pub(super) const JOINED: i64 = 3;
 
 /// A number for SQLite, whose integers end at 2^63-1.
 pub(super) fn signed(number: u64) -> Done<i64> {
@@ -69,14 +76,41 @@ pub(super) fn upload_id(row: &Row<'_>, column: usize) -> Done<UploadId> {
     Ok(UploadId::from_bytes(row.get(column)?))
 }
 
-/// A blob from id, size, crc32, blake3, sha256, which stand side by side.
-pub(super) fn blob(row: &Row<'_>, first: usize) -> Done<Blob> {
+/// A blob from id, size, crc32, blake3, sha256, which stand side by side, and pieces, whole_blake3 at `rest`.
+pub(super) fn blob(row: &Row<'_>, first: usize, rest: usize) -> Done<Blob> {
     let digest = ContentDigest {
         crc32: row.get(first + 2)?,
         blake3: row.get(first + 3)?,
         sha256: row.get(first + 4)?,
     };
-    Ok(Blob { id: blob_id(row, first)?, size: number(row, first + 1)?, digest })
+    let size = number(row, first + 1)?;
+    let pieces = match row.get_ref(rest)?.as_blob_or_null().map_err(|_| damaged("pieces"))? {
+        None => None,
+        Some(bytes) => Some(Arc::new(pieces(bytes, size, row.get(rest + 1)?)?)),
+    };
+    Ok(Blob { id: blob_id(row, first)?, size, digest, pieces })
+}
+
+/// Names and sizes of a blob's pieces.
+pub(super) fn pieces_bytes(pieces: &Pieces) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (id, size) in pieces.runs() {
+        bytes.extend_from_slice(id.as_bytes());
+        bytes.extend_from_slice(&size.to_le_bytes());
+    }
+    bytes
+}
+
+/// Reads what [`pieces_bytes`] wrote, of a blob of `size` bytes.
+fn pieces(bytes: &[u8], size: u64, blake3: Option<[u8; 32]>) -> Done<Pieces> {
+    let (lines, rest) = bytes.as_chunks::<24>();
+    let run = |line: &[u8; 24]| {
+        let (id, size) = line.split_first_chunk::<16>()?;
+        Some((BlobId::from_bytes(*id), u64::from_le_bytes(*size.first_chunk()?)))
+    };
+    let runs = lines.iter().map(run).collect::<Option<Vec<_>>>().ok_or_else(|| damaged("pieces"))?;
+    let pieces = Pieces::new(runs, blake3);
+    if rest.is_empty() && pieces.size() == size { Ok(pieces) } else { Err(damaged("pieces")) }
 }
 
 pub(super) fn bucket(row: &Row<'_>) -> Done<Bucket> {
@@ -96,7 +130,7 @@ pub(super) fn file(row: &Row<'_>, bucket: &BucketName) -> Done<File> {
     Ok(File {
         bucket: bucket.clone(),
         key: key(row, 0)?,
-        blob: blob(row, 1)?,
+        blob: blob(row, 1, 10)?,
         created_at: Timestamp::from_millis(row.get(6)?),
         created_by: row.get(7)?,
         content_type: row.get(8)?,
@@ -105,8 +139,6 @@ pub(super) fn file(row: &Row<'_>, bucket: &BucketName) -> Done<File> {
 }
 
 pub(super) fn upload(row: &Row<'_>) -> Done<Upload> {
-    let size = number(row, 4)?;
-    let part_size = number(row, 5)?;
     let state = match row.get(7)? {
         0 => UploadState::Open,
         1 => UploadState::Finishing(blob_id(row, 8)?),
@@ -122,12 +154,27 @@ pub(super) fn upload(row: &Row<'_>) -> Done<Upload> {
             content_type: row.get(12)?,
             metadata: metadata(text(row, 13)?)?,
         },
-        parts: PartPlan::new(size, Some(part_size), NonZeroU64::MIN).map_err(|_| damaged("a part size"))?,
+        shape: shape(row)?,
+        echo: Echo { metadata: row.get(16)?, concat: row.get(17)? },
         expected: digests(text(row, 11)?)?,
         only_create: row.get(6)?,
         state,
         created_at: Timestamp::from_millis(row.get(9)?),
         expires_at: Timestamp::from_millis(row.get(10)?),
+    })
+}
+
+fn shape(row: &Row<'_>) -> Done<Shape> {
+    let length = row.get::<_, Option<i64>>(15)?.map(unsigned).transpose()?;
+    Ok(match row.get(14)? {
+        PARTS => {
+            let plan = PartPlan::new(number(row, 4)?, Some(number(row, 5)?), NonZeroU64::MIN);
+            Shape::Parts(plan.map_err(|_| damaged("a part size"))?)
+        }
+        APPEND => Shape::Append { length, partial: false },
+        PARTIAL => Shape::Append { length, partial: true },
+        JOINED => Shape::Joined { length },
+        _ => return Err(damaged("an upload's shape")),
     })
 }
 
@@ -170,13 +217,16 @@ fn digests(text: &str) -> Done<Vec<Digest>> {
     text.split(',').filter(|one| !one.is_empty()).map(digest).collect()
 }
 
+fn unhex_all(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+    pairs.map(|pair| unhex::<1>(pair?).map(|[byte]| byte)).collect()
+}
+
 fn digest(text: &str) -> Done<Digest> {
     let read = || {
         let (name, value) = text.split_once(':')?;
         let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name)?;
-        let pairs = value.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
-        let value = pairs.map(|pair| unhex::<1>(pair?).map(|[byte]| byte)).collect::<Option<Vec<u8>>>()?;
-        Digest::new(algorithm, value).ok()
+        Digest::new(algorithm, unhex_all(value)?).ok()
     };
     read().ok_or_else(|| damaged("a digest"))
 }
@@ -192,6 +242,8 @@ pub(super) fn file_text(file: &File) -> String {
         "crc32": digest.crc32,
         "blake3": hex(&digest.blake3),
         "sha256": digest.sha256.map(|sha256| hex(&sha256)),
+        "pieces": file.blob.pieces.as_deref().map(|pieces| hex(&pieces_bytes(pieces))),
+        "whole_blake3": file.blob.pieces.as_ref().and_then(|pieces| pieces.blake3).map(|blake3| hex(&blake3)),
         "content_type": file.content_type,
         "metadata": file.metadata,
         "created_at": file.created_at.as_millis(),
@@ -205,9 +257,15 @@ pub(super) fn file_of_text(text: &str) -> Done<File> {
     let value: Value = serde_json::from_str(text).map_err(|_| damaged("a complete upload"))?;
     let read = || {
         let text = |name: &str| value.get(name)?.as_str();
-        let sha256 = match text("sha256") {
-            Some(sha256) => Some(unhex(sha256)?),
+        let digest32 = |name: &str| match text(name) {
+            Some(digest) => unhex::<32>(digest).map(Some),
+            None => Some(None),
+        };
+        let sha256 = digest32("sha256")?;
+        let size = value.get("size")?.as_u64()?;
+        let pieces = match text("pieces") {
             None => None,
+            Some(runs) => Some(Arc::new(pieces(&unhex_all(runs)?, size, digest32("whole_blake3")?).ok()?)),
         };
         let digest = ContentDigest {
             crc32: u32::try_from(value.get("crc32")?.as_u64()?).ok()?,
@@ -218,7 +276,7 @@ pub(super) fn file_of_text(text: &str) -> Done<File> {
         Some(File {
             bucket: BucketName::parse(text("bucket")?).ok()?,
             key: Key::parse(text("key")?).ok()?,
-            blob: Blob { id: BlobId::parse(text("blob")?)?, size: value.get("size")?.as_u64()?, digest },
+            blob: Blob { id: BlobId::parse(text("blob")?)?, size, digest, pieces },
             content_type: text("content_type")?.to_owned(),
             metadata: each
                 .map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))

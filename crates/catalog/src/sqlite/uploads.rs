@@ -5,12 +5,12 @@ use super::error::Done;
 use super::rows::{self, damaged, signed};
 use crate::Finish;
 use carrack_domain::file::File;
-use carrack_domain::upload::{StoredExtent, Upload};
+use carrack_domain::upload::{Shape, StoredExtent, Upload};
 use carrack_domain::{BlobId, BucketName, Code, Error, Timestamp, UploadId};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
-const OPEN: i64 = 0;
-const FINISHING: i64 = 1;
+pub(super) const OPEN: i64 = 0;
+pub(super) const FINISHING: i64 = 1;
 
 /// Bytes an upload holds reserved, and where.
 pub(super) struct Reservation {
@@ -18,7 +18,7 @@ pub(super) struct Reservation {
     pub(super) size: i64,
 }
 
-fn not_found(id: &UploadId) -> Error {
+pub(super) fn not_found(id: &UploadId) -> Error {
     Error::new(Code::UploadNotFound, format!("There is no upload {id}."))
 }
 
@@ -28,11 +28,19 @@ fn count(limit: usize) -> i64 {
 
 pub(super) fn create(connection: &Connection, upload: &Upload) -> Done<()> {
     let account = buckets::account(connection, &upload.target.bucket)?;
-    let size = upload.parts.size();
+    // What is reserved: an upload of unknown length, or of partial ones that hold their own, begins with nothing.
+    let (shape, size, part_size) = match upload.shape {
+        Shape::Parts(plan) => (rows::PARTS, plan.size(), plan.part_size()),
+        Shape::Append { length, partial: false } => (rows::APPEND, length.unwrap_or(0), 1),
+        Shape::Append { length, partial: true } => (rows::PARTIAL, length.unwrap_or(0), 1),
+        Shape::Joined { .. } => (rows::JOINED, 0, 1),
+    };
+    let length = upload.length().filter(|_| shape != rows::PARTS).map(signed).transpose()?;
     account.admit(size, 0)?;
     let mut statement = connection.prepare_cached(
         "INSERT INTO upload (id, owner, bucket, key, size, part_size, only_create, state, created_at, expires_at, \
-         expected, content_type, metadata) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12)",
+         expected, content_type, metadata, shape, length, echo_metadata, echo_concat) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?;
     statement.execute(params![
         upload.id.as_bytes(),
@@ -40,18 +48,22 @@ pub(super) fn create(connection: &Connection, upload: &Upload) -> Done<()> {
         upload.target.bucket.as_str(),
         upload.target.key.as_str().as_bytes(),
         signed(size)?,
-        signed(upload.parts.part_size())?,
+        signed(part_size)?,
         upload.only_create,
         upload.created_at.as_millis(),
         upload.expires_at.as_millis(),
         rows::digests_text(&upload.expected),
         upload.target.content_type,
         rows::metadata_text(&upload.target.metadata)?,
+        shape,
+        length,
+        upload.echo.metadata,
+        upload.echo.concat,
     ])?;
     buckets::reserve(connection, upload.target.bucket.as_str(), signed(size)?)
 }
 
-fn query(connection: &Connection, rest: &str, params: impl Params) -> Done<Vec<Upload>> {
+pub(super) fn query(connection: &Connection, rest: &str, params: impl Params) -> Done<Vec<Upload>> {
     let mut statement =
         connection.prepare_cached(&format!("SELECT {} FROM upload WHERE {rest}", rows::UPLOAD))?;
     let mut found = statement.query(params)?;
@@ -118,9 +130,17 @@ pub(super) fn record_extent(
         if !exists(connection, id)? {
             return Err(not_found(id).into());
         }
-        let detail = "The upload takes no more bytes: it is complete or being completed.";
-        return Err(Error::new(Code::UploadFinished, detail).into());
+        return Err(finished().into());
     }
+    put_line(connection, id, extent)
+}
+
+pub(super) fn finished() -> Error {
+    Error::new(Code::UploadFinished, "The upload takes no more bytes: it is complete or being completed.")
+}
+
+/// Writes a line of the ledger over the one that begins at the same offset.
+pub(super) fn put_line(connection: &Connection, id: &UploadId, extent: &StoredExtent) -> Done<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO extent (upload_id, begins, ends, crc32, blake3, fragment) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
          ON CONFLICT DO UPDATE SET ends = excluded.ends, crc32 = excluded.crc32, blake3 = excluded.blake3, \
@@ -176,58 +196,118 @@ fn covers(connection: &Connection, id: &UploadId, size: i64) -> Done<bool> {
     Ok(covered == size)
 }
 
-pub(super) fn begin_finish(connection: &Connection, id: &UploadId, blob: BlobId) -> Done<Finish> {
-    let mut statement =
-        connection.prepare_cached("SELECT state, size, blob_id, file FROM upload WHERE id = ?1")?;
+/// Where an upload stands, and what else finishing asks for: its shape, size and length.
+pub(super) struct Standing {
+    /// `None` while it is open.
+    pub(super) finish: Option<Finish>,
+    pub(super) shape: i64,
+    size: i64,
+    length: Option<i64>,
+}
+
+pub(super) fn standing(connection: &Connection, id: &UploadId) -> Done<Standing> {
+    let mut statement = connection
+        .prepare_cached("SELECT state, size, blob_id, file, shape, length FROM upload WHERE id = ?1")?;
     let mut found = statement.query([id.as_bytes()])?;
     let Some(row) = found.next()? else { return Err(not_found(id).into()) };
-    match row.get::<_, i64>(0)? {
-        OPEN => {}
-        FINISHING => return Ok(Finish::Underway(rows::blob_id(row, 2)?)),
+    let finish = match row.get::<_, i64>(0)? {
+        OPEN => None,
+        FINISHING => Some(Finish::Underway(rows::blob_id(row, 2)?)),
         _ => {
             let text = row.get_ref(3)?.as_str().map_err(|_| damaged("a complete upload"))?;
-            return Ok(Finish::Done(Box::new(rows::file_of_text(text)?)));
+            Some(Finish::Done(Box::new(rows::file_of_text(text)?)))
         }
+    };
+    Ok(Standing { finish, shape: row.get(4)?, size: row.get(1)?, length: row.get(5)? })
+}
+
+pub(super) fn parts_missing() -> Error {
+    let detail = "Not every part is stored yet: send the missing ones, then complete the upload.";
+    Error::new(Code::PartsMissing, detail)
+}
+
+pub(super) fn begin_finish(connection: &Connection, id: &UploadId, blob: BlobId) -> Done<Finish> {
+    let standing = standing(connection, id)?;
+    if let Some(finish) = standing.finish {
+        return Ok(finish);
     }
-    if !covers(connection, id, row.get(1)?)? {
-        let detail = "Not every part is stored yet: send the missing ones, then complete the upload.";
-        return Err(Error::new(Code::PartsMissing, detail).into());
+    let size = match standing.shape {
+        rows::PARTS => Some(standing.size),
+        rows::APPEND => standing.length,
+        _ => return Err(Error::broken(format!("upload {id} does not become a file by itself")).into()),
+    };
+    match size {
+        Some(size) if covers(connection, id, size)? => {}
+        _ => return Err(parts_missing().into()),
     }
-    drop(found);
-    connection
-        .prepare_cached("UPDATE upload SET state = 1, blob_id = ?2 WHERE id = ?1")?
-        .execute([id.as_bytes(), blob.as_bytes()])?;
+    set_finishing(connection, id, blob)?;
     Ok(Finish::Begun)
 }
 
-pub(super) fn abandon_finish(connection: &Connection, id: &UploadId, blob: BlobId) -> Done<()> {
+pub(super) fn set_finishing(connection: &Connection, id: &UploadId, blob: BlobId) -> Done<()> {
     connection
-        .prepare_cached(
-            "UPDATE upload SET state = 0, blob_id = NULL WHERE id = ?1 AND state = 1 AND blob_id = ?2",
-        )?
+        .prepare_cached("UPDATE upload SET state = 1, blob_id = ?2 WHERE id = ?1")?
         .execute([id.as_bytes(), blob.as_bytes()])?;
     Ok(())
 }
 
-/// The reservation of an upload that is finishing under `blob`; `upload_not_found` for any other.
-pub(super) fn finishing(connection: &Connection, id: &UploadId, blob: BlobId) -> Done<Reservation> {
+pub(super) fn abandon_finish(connection: &Connection, id: &UploadId, blob: BlobId) -> Done<()> {
+    let abandoned = connection
+        .prepare_cached(
+            "UPDATE upload SET state = 0, blob_id = NULL WHERE id = ?1 AND state = 1 AND blob_id = ?2",
+        )?
+        .execute([id.as_bytes(), blob.as_bytes()])?;
+    if abandoned > 0 {
+        connection
+            .prepare_cached(
+                "UPDATE upload SET state = 0, blob_id = NULL WHERE state = 1 \
+                 AND id IN (SELECT partial_id FROM member WHERE joined_id = ?1)",
+            )?
+            .execute([id.as_bytes()])?;
+    }
+    Ok(())
+}
+
+/// What is reserved for an upload that is finishing under `blob`, and for its partial uploads; `upload_not_found` for
+/// any other.
+pub(super) fn finishing(connection: &Connection, id: &UploadId, blob: BlobId) -> Done<Vec<Reservation>> {
     let mut statement = connection
         .prepare_cached("SELECT bucket, size FROM upload WHERE id = ?1 AND state = 1 AND blob_id = ?2")?;
-    let found = statement.query_row([id.as_bytes(), blob.as_bytes()], |row| {
-        Ok(Reservation { bucket: row.get(0)?, size: row.get(1)? })
-    });
+    let found = statement.query_row([id.as_bytes(), blob.as_bytes()], reservation);
     let missing = || {
         let detail = format!("There is no upload {id} that is being completed with these bytes.");
         Error::new(Code::UploadNotFound, detail)
     };
-    Ok(found.optional()?.ok_or_else(missing)?)
+    let mut reservations = vec![found.optional()?.ok_or_else(missing)?];
+    reservations.extend(of_partials(connection, id)?);
+    Ok(reservations)
 }
 
-/// Notes the file the upload has become.
+/// What the partial uploads of a joined one have reserved; nothing for any other.
+pub(super) fn of_partials(connection: &Connection, id: &UploadId) -> Done<Vec<Reservation>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT bucket, size FROM upload WHERE id IN (SELECT partial_id FROM member WHERE joined_id = ?1)",
+    )?;
+    let found = statement.query_map([id.as_bytes()], reservation)?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
+}
+
+fn reservation(row: &rusqlite::Row<'_>) -> rusqlite::Result<Reservation> {
+    Ok(Reservation { bucket: row.get(0)?, size: row.get(1)? })
+}
+
+/// Notes the file the upload has become. Partial uploads end here: the file has their bytes.
 pub(super) fn complete(connection: &Connection, id: &UploadId, file: &File) -> Done<()> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE upload SET state = 2, blob_id = NULL, file = ?2, \
+         length = CASE shape WHEN 3 THEN ?3 ELSE length END WHERE id = ?1",
+    )?;
+    statement.execute(params![id.as_bytes(), rows::file_text(file), signed(file.blob.size)?])?;
     connection
-        .prepare_cached("UPDATE upload SET state = 2, blob_id = NULL, file = ?2 WHERE id = ?1")?
-        .execute(params![id.as_bytes(), rows::file_text(file)])?;
+        .prepare_cached(
+            "DELETE FROM upload WHERE id IN (SELECT partial_id FROM member WHERE joined_id = ?1)",
+        )?
+        .execute([id.as_bytes()])?;
     Ok(())
 }
 

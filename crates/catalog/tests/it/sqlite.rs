@@ -1,6 +1,6 @@
 use carrack_catalog::{Catalog, OpenError, Outcome, SqliteCatalog, SqliteOptions, conformance};
 use carrack_domain::digest::PieceHasher;
-use carrack_domain::upload::{PartPlan, StoredExtent, Target, Upload, UploadState};
+use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
 use carrack_domain::{BucketName, Code, Error, Key, Timestamp, UploadId};
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -44,7 +44,8 @@ fn upload(size: u64) -> Upload {
             content_type: "a/b".to_owned(),
             metadata: [("a".to_owned(), "b".to_owned())].into(),
         },
-        parts: PartPlan::new(size, Some(100), NonZeroU64::MIN).unwrap(),
+        shape: Shape::Parts(PartPlan::new(size, Some(100), NonZeroU64::MIN).unwrap()),
+        echo: Echo::default(),
         expected: Vec::new(),
         only_create: false,
         state: UploadState::Open,
@@ -199,6 +200,7 @@ async fn a_visitor_that_panics_costs_no_connection() {
             id: carrack_domain::BlobId::from_bytes([1; 16]),
             size: 0,
             digest: extent(0).piece.content().unwrap(),
+            pieces: None,
         },
         precondition: carrack_domain::file::Precondition::None,
         created_at: NOW,
@@ -224,9 +226,9 @@ async fn newer_schema_is_refused() {
     let path = options(directory.path()).path;
     rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let error = refused(directory.path());
-    assert!(matches!(error, OpenError::Newer { found: 7, known: 1, .. }));
+    assert!(matches!(error, OpenError::Newer { found: 7, known: 2, .. }));
     let sentence = format!(
-        "The catalog {} has schema version 7, this carrack knows 1: use the newer binary that wrote it.",
+        "The catalog {} has schema version 7, this carrack knows 2: use the newer binary that wrote it.",
         path.display()
     );
     assert_eq!(Error::from(error).detail(), sentence);
@@ -288,4 +290,55 @@ async fn a_directory_that_cannot_be_written_is_refused() {
         assert!(matches!(refused(Path::new("/sys")), OpenError::ReadOnly { .. }));
     }
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What version 1 wrote is there after the upgrade, and works with what is new.
+#[tokio::test]
+async fn a_catalog_of_version_1_is_upgraded() {
+    let directory = TempDir::new().unwrap();
+    let connection = rusqlite::Connection::open(options(directory.path()).path).unwrap();
+    connection.execute_batch(include_str!("../../migrations/sqlite/0001_facts.sql")).unwrap();
+    let (id, fragment) = ("x'07070707070707070707070707070707'", extent(0).piece.fragment.encode());
+    connection
+        .execute_batch(&format!(
+            "PRAGMA user_version = 1; PRAGMA application_id = {}; \
+             INSERT INTO bucket VALUES (1, 'bucket', NULL, 5, 200, 1, 9, 0); \
+             INSERT INTO blob VALUES ({id}, 5, 1, zeroblob(32), NULL, 1); \
+             INSERT INTO file VALUES (1, CAST('old' AS BLOB), {id}, 5, 1, zeroblob(32), NULL, 0, 'ann', 'a/b', '{{}}'); \
+             INSERT INTO upload VALUES ({id}, 'ann', 'bucket', CAST('k' AS BLOB), 200, 100, 0, 0, NULL, {now}, {now}, '', \
+             'a/b', '{{\"a\":\"b\"}}', NULL)",
+            0x4352_434b,
+            now = NOW.as_millis(),
+        ))
+        .unwrap();
+    let line = extent(0);
+    connection
+        .execute(
+            &format!("INSERT INTO extent VALUES ({id}, 0, 100, ?1, ?2, ?3)"),
+            (line.piece.crc32, line.blake3, fragment),
+        )
+        .unwrap();
+    drop(connection);
+
+    let catalog = open(directory.path());
+    assert_eq!(catalog.upload(&upload(200).id).await.unwrap(), upload(200));
+    assert_eq!(catalog.extents(&upload(200).id).await.unwrap(), [line]);
+    let file = catalog.file(&name("bucket"), &Key::parse("old").unwrap()).await.unwrap();
+    assert_eq!((file.blob.pieces.as_ref(), file.blob.blake3()), (None, Some([0; 32])));
+    assert!(catalog.is_stored(&file.blob.id).await.unwrap());
+    let new = Upload {
+        id: UploadId::from_bytes([8; 16]),
+        shape: Shape::Append { length: None, partial: false },
+        ..upload(0)
+    };
+    catalog.create_upload(&new).await.unwrap();
+    let taken = catalog.take_over(&new.id, None).await.unwrap();
+    catalog.append(&new.id, taken.epoch, &extent(0), NOW).await.unwrap();
+    assert_eq!(catalog.bucket(&name("bucket")).await.unwrap().reserved_bytes, 300);
+    catalog.record_extent(&upload(200).id, &extent(100), NOW).await.unwrap();
+    let finish = catalog.begin_finish(&upload(200).id, carrack_domain::BlobId::from_bytes([9; 16])).await;
+    assert_eq!(finish.unwrap(), carrack_catalog::Finish::Begun);
+    catalog.close().await.unwrap();
+    drop(catalog);
+    drop(open(directory.path()));
 }

@@ -65,6 +65,7 @@ pub struct Config {
 pub struct Server {
     pub listen: String,
     pub public_url: String,
+    pub cors_origins: Vec<String>,
     #[serde(deserialize_with = "units::duration")]
     pub shutdown_grace: Duration,
     #[serde(deserialize_with = "units::duration")]
@@ -326,6 +327,14 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     let absolute = ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme));
     if !url.is_empty() && !absolute {
         wrong.push(format!("setting server.public_url: found {url:?}, expected http://... or https://..."));
+    }
+    for origin in config.server.cors_origins.iter().filter(|origin| *origin != "*") {
+        let host = ["http://", "https://"].iter().find_map(|scheme| origin.strip_prefix(scheme));
+        if host.is_none_or(|host| host.is_empty() || host.contains('/')) {
+            wrong.push(format!(
+                "setting server.cors_origins: found {origin:?}, expected \"*\", or origins such as \"https://app.example.org\""
+            ));
+        }
     }
     let log = &config.telemetry.log;
     if log.parse::<Targets>().is_err() || !log.split(',').all(names_a_level) {

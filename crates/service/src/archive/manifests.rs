@@ -3,8 +3,8 @@
 //! A file may be deleted while a ZIP with it is being downloaded, its bytes not before that download has ended
 //! (invariant 4): deletion asks [`Manifests::holds`] first.
 
+use super::layout::ZipLayout;
 use carrack_domain::BlobId;
-use carrack_zip::Manifest;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -24,7 +24,7 @@ struct State {
     /// For the next range of the same archive, oldest first.
     kept: VecDeque<Kept>,
     /// Everything that may still be read from. Ended ones are dropped at each addition.
-    live: Vec<Weak<Manifest>>,
+    live: Vec<Weak<ZipLayout>>,
     /// How many are being laid out: what they will name is not known yet.
     building: usize,
 }
@@ -32,7 +32,7 @@ struct State {
 struct Kept {
     fingerprint: [u8; 32],
     generation: u64,
-    manifest: Arc<Manifest>,
+    manifest: Arc<ZipLayout>,
 }
 
 impl Manifests {
@@ -41,7 +41,7 @@ impl Manifests {
     }
 
     /// The manifest of a selection as the bucket was at `generation`.
-    pub(super) fn get(&self, fingerprint: &[u8; 32], generation: u64) -> Option<Arc<Manifest>> {
+    pub(super) fn get(&self, fingerprint: &[u8; 32], generation: u64) -> Option<Arc<ZipLayout>> {
         let state = self.state();
         let hit = state.kept.iter().find(|k| k.fingerprint == *fingerprint && k.generation == generation)?;
         Some(hit.manifest.clone())
@@ -61,13 +61,14 @@ impl Manifests {
         }
         // Whoever lists the bucket now does not find the blob: kept manifests with it describe the past.
         state.kept.retain(|k| !contains(&k.manifest, blob));
-        let live: Vec<Arc<Manifest>> = state.live.iter().filter_map(Weak::upgrade).collect();
+        let live: Vec<Arc<ZipLayout>> = state.live.iter().filter_map(Weak::upgrade).collect();
         drop(state);
-        live.iter().any(|manifest| contains(manifest, blob))
+        live.iter().any(|layout| contains(layout, blob))
     }
 }
 
-fn contains(manifest: &Manifest, blob: BlobId) -> bool {
+fn contains(layout: &ZipLayout, blob: BlobId) -> bool {
+    let manifest = &layout.manifest;
     (0..manifest.entries()).any(|entry| manifest.content(entry) == Some(*blob.as_bytes()))
 }
 
@@ -76,7 +77,7 @@ pub(super) struct Building<'a>(&'a Manifests);
 
 impl Building<'_> {
     /// It is laid out: keeps it for the next range, within bounds.
-    pub(super) fn keep(self, fingerprint: [u8; 32], generation: u64, manifest: Manifest) -> Arc<Manifest> {
+    pub(super) fn keep(self, fingerprint: [u8; 32], generation: u64, manifest: ZipLayout) -> Arc<ZipLayout> {
         let manifest = Arc::new(manifest);
         let mut state = self.0.state();
         state.live.retain(|m| m.strong_count() > 0);

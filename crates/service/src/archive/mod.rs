@@ -9,7 +9,6 @@ use crate::{Core, metrics};
 use carrack_domain::access::{ArchiveFile, ArchivePrefix};
 use carrack_domain::{BucketName, Code, ETag, Error, Grant, Result, Rope, Timestamp};
 use carrack_storage::{Form, Reader};
-use carrack_zip::Manifest;
 use layout::ZipLayout;
 pub(crate) use manifests::Manifests;
 use std::sync::Arc;
@@ -50,15 +49,16 @@ impl Archives {
     ///
     /// `empty_selection`, `archive_too_large`, `file_not_found` for a key that is not there.
     pub async fn zip(&self, selection: Selection, form: Form) -> Result<Archive> {
-        let manifest = self.manifest(selection).await?;
+        let layout = self.layout(selection).await?;
+        let manifest = &layout.manifest;
         let etag =
             ETag::new(manifest.etag()).ok_or_else(|| Error::broken("an archive's tag is not a tag"))?;
         let modified = Timestamp::from_millis(manifest.modified().saturating_mul(1000));
-        let rope = Rope::new(Arc::new(ZipLayout::new(manifest.clone())), etag, modified);
-        Ok(Archive { rope, reader: self.core.storage.reader(form), hold: manifest })
+        let rope = Rope::new(layout.clone(), etag, modified);
+        Ok(Archive { rope, reader: self.core.storage.reader(form), hold: layout })
     }
 
-    async fn manifest(&self, selection: Selection) -> Result<Arc<Manifest>> {
+    async fn layout(&self, selection: Selection) -> Result<Arc<ZipLayout>> {
         let bucket = selection.bucket()?.clone();
         let fingerprint = selection.fingerprint();
         let generation = self.core.catalog.generation(&bucket).await?;

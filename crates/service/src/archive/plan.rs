@@ -1,11 +1,12 @@
 //! From a selection to a manifest: which files, under which names, within which limits. Reads the catalog alone.
 
 use super::Selection;
+use super::layout::ZipLayout;
 use crate::Core;
 use carrack_catalog::Member;
 use carrack_domain::file::Blob;
 use carrack_domain::{Code, Error, Result, Timestamp};
-use carrack_zip::{EntryNames, Manifest, ManifestBuilder, Method, NewEntry, ZipError};
+use carrack_zip::{EntryNames, ManifestBuilder, Method, NewEntry, ZipError};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The members of an archive before they have their final names: keys in one string, facts beside them.
@@ -50,7 +51,7 @@ impl Members {
 }
 
 /// Lays out the archive of a selection; with the generation of the bucket that it describes.
-pub(super) async fn plan(core: &Core, selection: Selection) -> Result<(Manifest, u64)> {
+pub(super) async fn plan(core: &Core, selection: Selection) -> Result<(ZipLayout, u64)> {
     let (members, generation) = match selection {
         Selection::Prefix(grant) => {
             let place = grant.resource();
@@ -125,7 +126,7 @@ fn floor_boundary(text: &str, mut at: usize) -> usize {
     at
 }
 
-fn lay_out(members: &Members) -> Result<Manifest> {
+fn lay_out(members: &Members) -> Result<ZipLayout> {
     if members.rows.is_empty() {
         return Err(Error::new(
             Code::EmptySelection,
@@ -143,11 +144,15 @@ fn lay_out(members: &Members) -> Result<Manifest> {
             method: Method::Store,
             modified: row.modified.as_secs(),
             content: *row.blob.id.as_bytes(),
-            digest: row.blob.digest.blake3,
+            digest: *row.blob.tag(),
         };
         builder.push(entry).map_err(refused)?;
     }
-    builder.finish().map_err(refused)
+    let in_pieces = members.rows.iter().filter_map(|row| {
+        let pieces = row.blob.pieces.clone()?;
+        Some((*row.blob.id.as_bytes(), pieces))
+    });
+    Ok(ZipLayout { manifest: builder.finish().map_err(refused)?, pieces: in_pieces.collect() })
 }
 
 fn refused(error: ZipError) -> Error {

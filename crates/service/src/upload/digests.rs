@@ -4,6 +4,7 @@ use carrack_domain::digest::{Algorithm, Digest, Piece, PieceHasher};
 use carrack_domain::{Error, Result};
 use carrack_storage::Observer;
 use md5::Md5;
+use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +13,7 @@ pub(super) struct ExtentHasher {
     piece: PieceHasher,
     /// BLAKE3 of the extent by itself; at offset 0 the piece knows it already.
     alone: Option<Box<blake3::Hasher>>,
+    sha1: Option<Sha1>,
     sha256: Option<Sha256>,
     sha512: Option<Box<Sha512>>,
     md5: Option<Md5>,
@@ -32,10 +34,17 @@ pub(super) struct ExtentDigests {
 impl ExtentHasher {
     /// For an extent at `offset`, able to verify `expected`.
     pub(super) fn new(offset: u64, expected: &[Digest]) -> ExtentHasher {
-        let wanted = |algorithm| expected.iter().any(|digest| digest.algorithm() == algorithm);
+        let algorithms: Vec<Algorithm> = expected.iter().map(Digest::algorithm).collect();
+        ExtentHasher::with(offset, &algorithms)
+    }
+
+    /// For an extent at `offset`, able to verify digests of these kinds.
+    pub(super) fn with(offset: u64, algorithms: &[Algorithm]) -> ExtentHasher {
+        let wanted = |algorithm| algorithms.contains(&algorithm);
         ExtentHasher {
             piece: PieceHasher::new(offset),
             alone: (offset != 0).then(Box::default),
+            sha1: wanted(Algorithm::Sha1).then(Sha1::new),
             sha256: wanted(Algorithm::Sha256).then(Sha256::new),
             sha512: wanted(Algorithm::Sha512).then(|| Box::new(Sha512::new())),
             md5: wanted(Algorithm::Md5).then(Md5::new),
@@ -48,6 +57,9 @@ impl ExtentHasher {
         self.bytes += bytes.len() as u64;
         self.piece.update(bytes);
         if let Some(hasher) = &mut self.alone {
+            hasher.update(bytes);
+        }
+        if let Some(hasher) = &mut self.sha1 {
             hasher.update(bytes);
         }
         if let Some(hasher) = &mut self.sha256 {
@@ -68,6 +80,7 @@ impl ExtentHasher {
         let sha256: Option<[u8; 32]> = self.sha256.map(|hasher| hasher.finalize().into());
         let mut others = Vec::new();
         others.extend(sha256.map(|value| (Algorithm::Sha256, value.to_vec())));
+        others.extend(self.sha1.map(|hasher| (Algorithm::Sha1, hasher.finalize().to_vec())));
         others.extend(self.sha512.map(|hasher| (Algorithm::Sha512, hasher.finalize().to_vec())));
         others.extend(self.md5.map(|hasher| (Algorithm::Md5, hasher.finalize().to_vec())));
         let blake3 = alone.ok_or_else(|| Error::broken("an extent without a BLAKE3 hash"))?;

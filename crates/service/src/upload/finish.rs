@@ -4,18 +4,21 @@
 //! *Order* (invariant 2): `Open` -> `Finishing(blob)` in the catalog, then the bytes are published, then one transaction
 //! makes the file and `Complete`. A crash in between is rolled forward at the next start.
 
-use super::Uploads;
-use super::claims::Place;
+use super::claims::{Claims, Place};
+use super::parts::kind;
 use super::put::{precondition_failed, publish_record};
+use super::{Uploads, join};
+use crate::maintenance::Maintenance;
 use crate::{Core, metrics};
 use carrack_catalog::{Finish, NewFile};
 use carrack_domain::access::UseUploads;
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest, Piece};
 use carrack_domain::error::{Class, Fact};
 use carrack_domain::file::{Blob, File, Precondition};
-use carrack_domain::upload::{Upload, UploadState, missing};
+use carrack_domain::upload::{PartPlan, Shape, StoredExtent, Upload, UploadState, missing};
 use carrack_domain::{BlobId, Code, Error, Grant, Result, UploadId};
 use md5::Md5;
+use sha1::Sha1;
 use sha2::{Sha256, Sha512};
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,6 +35,7 @@ impl Uploads {
     ) -> Result<File> {
         let started = Instant::now();
         let upload = self.own(grant, id).await?;
+        upload.parts()?;
         let claims = self.claims.clone();
         let core = self.core.clone();
         let maintenance = self.maintenance.clone();
@@ -50,6 +54,39 @@ impl Uploads {
     }
 }
 
+/// Makes the file of an upload that has all its bytes, or, of a partial one, of the upload that joins it. Nothing while
+/// bytes are missing. One at a time does it, also when the last two of several partial uploads end together.
+pub(super) async fn when_whole(
+    core: &Arc<Core>,
+    maintenance: &Arc<Maintenance>,
+    claims: &Arc<Claims>,
+    upload: &Upload,
+) -> Result<()> {
+    let id = match upload.is_partial() {
+        false => upload.id,
+        true => match core.catalog.joined_of(&upload.id).await? {
+            Some(joined) => joined,
+            None => return Ok(()),
+        },
+    };
+    let _turn = claims.queue(Place::Completion(id)).await?;
+    match complete(core, core.catalog.upload(&id).await?, Vec::new()).await {
+        Ok((_, orphan)) => {
+            if let Some(orphan) = orphan {
+                maintenance.collect(orphan).await;
+            }
+            Ok(())
+        }
+        Err(error) if error.code() == Code::PartsMissing => Ok(()),
+        Err(error) if upload.is_partial() && error.code().class() != Class::Fault => {
+            // The partial upload is as it should be: whoever asks for the whole is told.
+            tracing::info!(upload = %id, error = error.chain(), "partial uploads are whole and cannot be joined");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
 async fn complete(
     core: &Arc<Core>,
     upload: Upload,
@@ -58,25 +95,38 @@ async fn complete(
     let id = upload.id;
     // Read again under the claim: another completion may have gone first.
     let upload = core.catalog.upload(&id).await?;
-    if upload.state == UploadState::Open {
-        digests.extend(upload.expected.iter().cloned());
-        let content = verify(core, &upload, &digests).await?;
-        let precondition = precondition_of(&upload);
-        let place = carrack_domain::access::FileRef {
-            bucket: upload.target.bucket.clone(),
-            key: upload.target.key.clone(),
-        };
-        if precondition != Precondition::None {
-            core.admit(&place, None, &precondition).await?;
+    let blob = BlobId::generate(&*core.entropy);
+    let finish = match (upload.state, upload.shape) {
+        (UploadState::Open, Shape::Joined { .. }) => match join::pieces(core, id).await? {
+            Some(pieces) => core.catalog.begin_join(&id, blob, &pieces).await?,
+            None => {
+                return Err(Error::new(Code::PartsMissing, "Not all of the joined uploads are complete."));
+            }
+        },
+        (UploadState::Open, Shape::Parts(_) | Shape::Append { .. }) => {
+            digests.extend(upload.expected.iter().cloned());
+            let digest = verify(core, &upload, &digests).await?;
+            let precondition = precondition_of(&upload);
+            let place = carrack_domain::access::FileRef {
+                bucket: upload.target.bucket.clone(),
+                key: upload.target.key.clone(),
+            };
+            if precondition != Precondition::None {
+                core.admit(&place, None, &precondition).await?;
+            }
+            match core.catalog.begin_finish(&id, blob).await? {
+                Finish::Begun => return publish(core, upload, blob, Some(digest)).await,
+                finish @ (Finish::Underway(_) | Finish::Done(_)) => finish,
+            }
         }
-        let blob = BlobId::generate(&*core.entropy);
-        match core.catalog.begin_finish(&id, blob).await? {
-            Finish::Done(file) => return Ok((*file, None)),
-            Finish::Begun => return publish(core, upload, Blob { id: blob, size: 0, digest: content }).await,
-            Finish::Underway(_) => {}
+        (UploadState::Finishing(_) | UploadState::Complete, Shape::Joined { .. }) => {
+            core.catalog.begin_join(&id, blob, &[]).await?
         }
-    }
-    match core.catalog.begin_finish(&id, BlobId::generate(&*core.entropy)).await? {
+        (UploadState::Finishing(_) | UploadState::Complete, Shape::Parts(_) | Shape::Append { .. }) => {
+            core.catalog.begin_finish(&id, blob).await?
+        }
+    };
+    match finish {
         Finish::Done(file) => Ok((*file, None)),
         Finish::Underway(_) | Finish::Begun => roll_forward(core, core.catalog.upload(&id).await?).await,
     }
@@ -89,22 +139,26 @@ fn precondition_of(upload: &Upload) -> Precondition {
 /// The whole's digests, joined from the ledger; `parts_missing` while there are holes.
 async fn joined(core: &Core, upload: &Upload) -> Result<ContentDigest> {
     let extents = core.catalog.extents(&upload.id).await?;
-    let mut whole = Piece::empty(0);
+    let mut whole = Some(Piece::empty(0));
     for extent in &extents {
-        match whole.join(&extent.piece) {
-            Some(longer) => whole = longer,
-            None => return Err(holes(upload, &extents)),
+        whole = whole.and_then(|whole| whole.join(&extent.piece));
+    }
+    match whole {
+        Some(whole) if upload.length() == Some(whole.len()) => {
+            whole.content().ok_or_else(|| Error::broken("a whole that does not begin at 0"))
         }
+        _ => Err(match upload.shape {
+            Shape::Parts(plan) => holes(plan, &extents),
+            Shape::Append { .. } | Shape::Joined { .. } => {
+                Error::new(Code::PartsMissing, "The upload does not have all its bytes yet.")
+            }
+        }),
     }
-    if whole.len() != upload.parts.size() {
-        return Err(holes(upload, &extents));
-    }
-    whole.content().ok_or_else(|| Error::broken("a whole that does not begin at 0"))
 }
 
-fn holes(upload: &Upload, extents: &[carrack_domain::upload::StoredExtent]) -> Error {
-    let present = extents.iter().map(|extent| upload.parts.number_at(extent.piece.fragment.start()));
-    let list = missing(upload.parts.count(), present);
+fn holes(plan: PartPlan, extents: &[StoredExtent]) -> Error {
+    let present = extents.iter().map(|extent| plan.number_at(extent.piece.fragment.start()));
+    let list = missing(plan.count(), present);
     Error::new(Code::PartsMissing, format!("Parts are missing: {list}. Send them, then complete again."))
         .with_fact(Fact::MissingParts(list))
 }
@@ -122,6 +176,7 @@ async fn verify(core: &Core, upload: &Upload, expected: &[Digest]) -> Result<Con
                 content.sha256 = Some(actual);
             }
             Algorithm::Sha512 => digest.verify(&read_through::<Sha512>(core, upload).await?)?,
+            Algorithm::Sha1 => digest.verify(&read_through::<Sha1>(core, upload).await?)?,
             Algorithm::Md5 => digest.verify(&read_through::<Md5>(core, upload).await?)?,
         }
     }
@@ -132,9 +187,10 @@ async fn verify(core: &Core, upload: &Upload, expected: &[Digest]) -> Result<Con
 async fn read_through<D: sha2::Digest>(core: &Core, upload: &Upload) -> Result<sha2::digest::Output<D>> {
     const STEP_BYTES: u64 = 1 << 20;
     let mut hasher = D::new();
+    let size = upload.length().unwrap_or(0);
     let mut at = 0;
-    while at < upload.parts.size() {
-        let len = STEP_BYTES.min(upload.parts.size() - at);
+    while at < size {
+        let len = STEP_BYTES.min(size - at);
         let bytes = core.storage.read_stage(upload.id, at, len as usize).await?;
         hasher.update(&bytes);
         at += len;
@@ -147,24 +203,51 @@ pub(crate) async fn roll_forward(core: &Arc<Core>, upload: Upload) -> Result<(Fi
     let UploadState::Finishing(blob) = upload.state else {
         return Err(Error::broken(format!("upload {} is not finishing", upload.id)));
     };
-    let digest = joined(core, &upload).await?;
-    publish(core, upload, Blob { id: blob, size: 0, digest }).await
+    let digest = match upload.shape {
+        Shape::Parts(_) | Shape::Append { .. } => Some(joined(core, &upload).await?),
+        Shape::Joined { .. } => None,
+    };
+    publish(core, upload, blob, digest).await
 }
 
-async fn publish(core: &Arc<Core>, upload: Upload, blob: Blob) -> Result<(File, Option<BlobId>)> {
-    let blob = Blob { size: upload.parts.size(), ..blob };
-    let id = upload.id;
-    if let Err(error) = core.storage.publish(id, blob.id, blob.size).await {
-        if error.code() == Code::DataLost {
-            // There is nothing left to roll forward: open again, it can be deleted and will expire.
-            core.catalog.abandon_finish(&id, blob.id).await?;
+/// Gives the bytes their final names; `digest` is that of bytes of its own.
+async fn publish_bytes(
+    core: &Arc<Core>,
+    upload: &Upload,
+    id: BlobId,
+    digest: Option<ContentDigest>,
+) -> Result<Blob> {
+    match (digest, upload.length()) {
+        (Some(digest), Some(size)) => {
+            core.storage.publish(upload.id, id, size).await?;
+            Ok(Blob { id, size, digest, pieces: None })
         }
-        return Err(error);
+        _ => join::publish(core, upload, id).await,
     }
+}
+
+async fn publish(
+    core: &Arc<Core>,
+    upload: Upload,
+    blob: BlobId,
+    digest: Option<ContentDigest>,
+) -> Result<(File, Option<BlobId>)> {
+    let id = upload.id;
+    let label = kind(&upload);
+    let stored = match publish_bytes(core, &upload, blob, digest).await {
+        Ok(stored) => stored,
+        Err(error) => {
+            if error.code() == Code::DataLost {
+                // There is nothing left to roll forward: open again, it can be deleted and will expire.
+                core.catalog.abandon_finish(&id, blob).await?;
+            }
+            return Err(error);
+        }
+    };
     let precondition = precondition_of(&upload);
     let new = NewFile {
         target: upload.target,
-        blob,
+        blob: stored,
         precondition,
         created_at: core.clock.now(),
         created_by: upload.owner,
@@ -172,15 +255,20 @@ async fn publish(core: &Arc<Core>, upload: Upload, blob: Blob) -> Result<(File, 
     };
     match publish_record(core, new).await {
         Ok(committed) => {
-            ::metrics::counter!(metrics::UPLOADS, "kind" => "parts", "result" => "completed").increment(1);
+            ::metrics::counter!(metrics::UPLOADS, "kind" => label, "result" => "completed").increment(1);
             Ok((committed.file, committed.orphan))
         }
         Err(error) if error.code().class() == Class::Fault => Err(error),
         Err(error) => {
             // Refused for good, and the bytes are gone with it: there is nothing left to be completed.
-            core.catalog.abandon_finish(&id, blob.id).await?;
+            let partials = core.catalog.partials(&id).await?;
+            core.catalog.abandon_finish(&id, blob).await?;
             core.catalog.delete_upload(&id).await?;
-            ::metrics::counter!(metrics::UPLOADS, "kind" => "parts", "result" => "failed").increment(1);
+            let mut gone = std::collections::HashSet::new();
+            for partial in partials.into_iter().filter(|partial| gone.insert(partial.upload.id)) {
+                core.catalog.delete_upload(&partial.upload.id).await?;
+            }
+            ::metrics::counter!(metrics::UPLOADS, "kind" => label, "result" => "failed").increment(1);
             Err(if error.code() == Code::PreconditionFailed { precondition_failed() } else { error })
         }
     }

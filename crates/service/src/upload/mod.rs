@@ -1,16 +1,20 @@
-//! What comes in: a whole body at once, or numbered parts in any order. Both end in the same ledger arithmetic and
-//! the same way to finish.
+//! What comes in: a whole body at once, numbered parts in any order, bytes in order over many requests, or uploads that
+//! join others. All end in the same ledger arithmetic and the same way to finish.
 //!
 //! *Cancellation.* Bytes are received on tasks that outlive the connection, so every write under way is awaited and
 //! every stage is either recorded or discarded, whatever the client does.
 
+mod append;
 mod claims;
 mod digests;
 pub(crate) mod finish;
+mod join;
 mod parts;
 mod put;
 mod receive;
+mod segment;
 
+pub use append::{Append, Checksum, NewAppend, Progress};
 pub use parts::{NewUpload, PartStored, UploadStatus};
 pub use put::Put;
 

@@ -1,6 +1,6 @@
 //! Numbered parts: any order, any number at once, again after a cut.
 
-use super::claims::Place;
+use super::claims::{Place, Received};
 use super::digests::{ExtentHasher, SharedHasher};
 use super::receive::{Expected, next, receive};
 use super::{Uploads, claims::Claim};
@@ -8,7 +8,7 @@ use crate::{Body, Core, metrics};
 use carrack_domain::access::{FileRef, UseUploads, WriteFile};
 use carrack_domain::digest::Digest;
 use carrack_domain::file::{Metadata, Precondition};
-use carrack_domain::upload::{PartPlan, StoredExtent, Target, Upload, UploadState, ranges};
+use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState, ranges};
 use carrack_domain::{BucketName, Code, Error, Grant, Result, UploadId, access};
 use carrack_storage::{Flush, StageKind};
 use std::sync::Arc;
@@ -38,9 +38,9 @@ pub struct NewUpload {
 pub struct UploadStatus {
     /// The session.
     pub upload: Upload,
-    /// Numbers of the stored parts, `1-4,7`.
-    pub received: String,
-    /// Bytes of them.
+    /// Numbers of the stored parts, `1-4,7`; `None` when it does not come in numbered parts.
+    pub received: Option<String>,
+    /// Bytes that are stored.
     pub received_bytes: u64,
 }
 
@@ -75,7 +75,8 @@ impl Uploads {
                 content_type: new.content_type,
                 metadata: new.metadata,
             },
-            parts: plan,
+            shape: Shape::Parts(plan),
+            echo: Echo::default(),
             expected: new.digests,
             only_create: new.only_create,
             state: UploadState::Open,
@@ -133,14 +134,23 @@ impl Uploads {
 
     async fn with_ledger(&self, upload: Upload) -> Result<UploadStatus> {
         if upload.state == UploadState::Complete {
-            let received = ranges(1..=upload.parts.count());
-            let received_bytes = upload.parts.size();
+            let received = upload.parts().ok().map(|plan| ranges(1..=plan.count()));
+            let received_bytes = upload.length().unwrap_or(0);
             return Ok(UploadStatus { upload, received, received_bytes });
         }
-        let extents = self.core.catalog.extents(&upload.id).await?;
+        let extents = match upload.shape {
+            Shape::Parts(_) | Shape::Append { .. } => self.core.catalog.extents(&upload.id).await?,
+            Shape::Joined { .. } => {
+                let partials = self.core.catalog.partials(&upload.id).await?;
+                partials.into_iter().filter_map(|partial| partial.stored).collect()
+            }
+        };
         let received_bytes = extents.iter().map(|extent| extent.piece.len()).sum();
-        let numbers = extents.iter().map(|extent| upload.parts.number_at(extent.piece.fragment.start()));
-        Ok(UploadStatus { received: ranges(numbers), received_bytes, upload })
+        let received = upload
+            .parts()
+            .ok()
+            .map(|plan| ranges(extents.iter().map(|extent| plan.number_at(extent.piece.fragment.start()))));
+        Ok(UploadStatus { upload, received, received_bytes })
     }
 
     /// Stores one part. It is acknowledged, that is: this returns, once it would survive what `durability` promises.
@@ -158,7 +168,7 @@ impl Uploads {
     ) -> Result<PartStored> {
         let upload = self.own(grant, id).await?;
         check_open(&upload)?;
-        let (offset, len) = upload.parts.extent(number)?;
+        let (offset, len) = upload.parts()?.extent(number)?;
         if let Some(length) = length
             && length != len
         {
@@ -169,7 +179,7 @@ impl Uploads {
                 ),
             ));
         }
-        let claim = self.claims.take(Place::Extent(id, offset)).await?;
+        let claim = self.claims.take(Place::Extent(id, offset), Received::Keep).await?;
         let part = Part { core: self.core.clone(), upload, number, offset, len, digests, claim };
         let work = async move {
             let result = part.receive(body).await;
@@ -192,14 +202,29 @@ impl Uploads {
     /// Gives an upload up: its bytes and its reservation go.
     pub async fn delete(&self, grant: &Grant<UseUploads>, id: UploadId) -> Result<()> {
         let upload = self.own(grant, id).await?;
-        let core = self.core.clone();
+        let (core, claims) = (self.core.clone(), self.claims.clone());
         let work = async move {
+            // What is being appended is in vain: whoever sends it is told at once.
+            let _claim = match upload.shape {
+                Shape::Append { .. } => Some(claims.take(Place::Tail(id), Received::Discard).await?),
+                Shape::Parts(_) | Shape::Joined { .. } => None,
+            };
             core.catalog.delete_upload(&upload.id).await?;
             core.storage.discard_stage(upload.id).await?;
-            ::metrics::counter!(metrics::UPLOADS, "kind" => "parts", "result" => "deleted").increment(1);
+            ::metrics::counter!(metrics::UPLOADS, "kind" => kind(&upload), "result" => "deleted")
+                .increment(1);
             Ok(())
         };
         self.core.to_the_end(work).await
+    }
+}
+
+/// The value of the label `kind` in the metrics.
+pub(super) fn kind(upload: &Upload) -> &'static str {
+    match upload.shape {
+        Shape::Parts(_) => "parts",
+        Shape::Append { .. } => "append",
+        Shape::Joined { .. } => "joined",
     }
 }
 

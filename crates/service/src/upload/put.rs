@@ -106,7 +106,7 @@ async fn store(core: &Arc<Core>, put: &Put, body: &mut Body) -> Result<Blob> {
     let stored = async {
         let (size, digest) = fill(core, stage, put, body).await?;
         let started = Instant::now();
-        let blob = Blob { id: BlobId::generate(&*core.entropy), size, digest };
+        let blob = Blob { id: BlobId::generate(&*core.entropy), size, digest, pieces: None };
         core.storage.publish(stage, blob.id, size).await?;
         ::metrics::histogram!(metrics::COMPLETE_DURATION, "stage" => "publish")
             .record(started.elapsed().as_secs_f64());
@@ -164,7 +164,7 @@ async fn commit(
 
 /// Makes the published blob of a file visible. When that is refused for good, the blob goes.
 pub(super) async fn publish_record(core: &Core, new: NewFile) -> Result<Committed> {
-    let blob = new.blob.id;
+    let runs = new.blob.stored();
     let started = Instant::now();
     let committed = core.facts.commit_file(new).await;
     ::metrics::histogram!(metrics::COMPLETE_DURATION, "stage" => "record")
@@ -174,10 +174,12 @@ pub(super) async fn publish_record(core: &Core, new: NewFile) -> Result<Committe
         Err(error) => {
             // After a failure of the catalog itself the record may exist after all: its bytes stay, and are swept
             // later if it does not.
-            if error.code().class() != Class::Fault
-                && let Err(error) = core.storage.delete(blob).await
-            {
-                tracing::warn!(%blob, error = error.chain(), "a blob without a record is left to the sweep");
+            if error.code().class() != Class::Fault {
+                for (run, _) in runs {
+                    if let Err(error) = core.storage.delete(run).await {
+                        tracing::warn!(blob = %run, error = error.chain(), "bytes without a record are left to the sweep");
+                    }
+                }
             }
             Err(error)
         }

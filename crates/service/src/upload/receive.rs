@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What has arrived is handed to the writer in batches of about this many bytes: at most two batches per upload are
 /// in memory, one being written and one being gathered.
-const BATCH_BYTES: usize = 1 << 20;
+pub(super) const BATCH_BYTES: usize = 1 << 20;
 
 /// How many bytes a body must or may have.
 #[derive(Debug, Clone, Copy)]
@@ -47,10 +47,10 @@ fn mismatch(length: u64, how: &str) -> Error {
 }
 
 /// Counts a body while it is being received.
-struct InProgress;
+pub(super) struct InProgress;
 
 impl InProgress {
-    fn begin() -> InProgress {
+    pub(super) fn begin() -> InProgress {
         ::metrics::gauge!(metrics::UPLOADS_IN_PROGRESS).increment(1);
         InProgress
     }
@@ -114,24 +114,24 @@ pub(super) async fn next(body: &mut Body, cancelled: &CancellationToken) -> Resu
 
 /// Bytes gathered for the writer.
 #[derive(Default)]
-struct Batch {
+pub(super) struct Batch {
     parts: Vec<Bytes>,
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 impl Batch {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    fn push(&mut self, bytes: Bytes) {
+    pub(super) fn push(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.bytes += bytes.len();
             self.parts.push(bytes);
         }
     }
 
-    fn take(&mut self) -> Vec<Bytes> {
+    pub(super) fn take(&mut self) -> Vec<Bytes> {
         self.bytes = 0;
         std::mem::take(&mut self.parts)
     }

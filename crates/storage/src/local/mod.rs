@@ -224,8 +224,12 @@ impl Inner {
             Err(error) => return Err(failure("open_stage", error)),
         };
         let found = file.metadata().map_err(|e| failure("stat_stage", e))?.len();
-        if found != size {
+        if found < size {
             return Err(lost(format!("stage {stage} has {found} bytes instead of {size}")));
+        }
+        if found > size {
+            // Left by a request whose bytes were never recorded.
+            file.set_len(size).map_err(|e| failure("cut_stage", e))?;
         }
         if self.durability == Durability::Power
             && let Err(error) = sync::file("publish", &file)

@@ -1,0 +1,147 @@
+//! Append uploads: the one line of their ledger that grows, and who may write it.
+
+use super::buckets;
+use super::error::Done;
+use super::rows::{self, damaged, signed, unsigned};
+use super::uploads::{self, OPEN, finished, not_found};
+use crate::Taken;
+use carrack_domain::error::Fact;
+use carrack_domain::upload::{Shape, StoredExtent, UploadState};
+use carrack_domain::{BucketName, Code, Error, Timestamp, UploadId};
+use rusqlite::{Connection, OptionalExtension, params};
+
+pub(super) fn take_over(connection: &Connection, id: &UploadId, length: Option<u64>) -> Done<Taken> {
+    let mut upload = uploads::get(connection, id)?;
+    let Shape::Append { length: known, partial } = upload.shape else {
+        let detail = "This upload takes no bytes in order: it comes in numbered parts, or joins others.";
+        return Err(Error::new(Code::UploadShape, detail).into());
+    };
+    let offset = end_of(uploads::extent(connection, id, 0)?.as_ref());
+    if let Some(length) = length {
+        announce(connection, id, &upload.target.bucket, Announced { known, length, offset })?;
+        upload.shape = Shape::Append { length: Some(length), partial };
+    }
+    let mut statement = connection.prepare_cached(match upload.state {
+        UploadState::Open => "UPDATE upload SET epoch = epoch + 1 WHERE id = ?1 RETURNING epoch",
+        UploadState::Finishing(_) | UploadState::Complete => "SELECT epoch FROM upload WHERE id = ?1",
+    })?;
+    let epoch: i64 = statement.query_row([id.as_bytes()], |row| row.get(0))?;
+    Ok(Taken { upload, offset, epoch: unsigned(epoch)? })
+}
+
+/// A length that a client says for the first time, or again.
+struct Announced {
+    known: Option<u64>,
+    length: u64,
+    offset: u64,
+}
+
+fn announce(connection: &Connection, id: &UploadId, bucket: &BucketName, said: Announced) -> Done<()> {
+    let Announced { known, length, offset } = said;
+    let problem = match known {
+        Some(known) if known == length => return Ok(()),
+        Some(known) => format!("The upload's length is {known} bytes and cannot become {length}."),
+        None if length < offset => {
+            format!("The upload has {offset} bytes already and cannot end after {length}.")
+        }
+        None => {
+            let more = length - offset;
+            buckets::account(connection, bucket)?.admit(more, 0)?;
+            buckets::reserve(connection, bucket.as_str(), signed(more)?)?;
+            connection
+                .prepare_cached("UPDATE upload SET length = ?2, size = ?2 WHERE id = ?1")?
+                .execute(params![id.as_bytes(), signed(length)?])?;
+            return Ok(());
+        }
+    };
+    Err(Error::new(Code::InvalidRequest, problem).into())
+}
+
+fn end_of(line: Option<&StoredExtent>) -> u64 {
+    line.map_or(0, |line| line.piece.fragment.end())
+}
+
+/// The row of an upload as far as an append asks for it.
+struct Row {
+    state: i64,
+    shape: i64,
+    epoch: i64,
+    length: Option<i64>,
+    bucket: String,
+}
+
+fn row(connection: &Connection, id: &UploadId) -> Done<Row> {
+    let mut statement =
+        connection.prepare_cached("SELECT state, shape, epoch, length, bucket FROM upload WHERE id = ?1")?;
+    let found = statement.query_row([id.as_bytes()], |row| {
+        Ok(Row {
+            state: row.get(0)?,
+            shape: row.get(1)?,
+            epoch: row.get(2)?,
+            length: row.get(3)?,
+            bucket: row.get(4)?,
+        })
+    });
+    Ok(found.optional()?.ok_or_else(|| not_found(id))?)
+}
+
+pub(super) fn append(
+    connection: &Connection,
+    id: &UploadId,
+    epoch: u64,
+    extent: &StoredExtent,
+    expires_at: Timestamp,
+) -> Done<()> {
+    let row = row(connection, id)?;
+    if row.state != OPEN {
+        return Err(finished().into());
+    }
+    if !matches!(row.shape, rows::APPEND | rows::PARTIAL) {
+        return Err(Error::broken(format!("upload {id} takes no bytes in order")).into());
+    }
+    if unsigned(row.epoch)? != epoch {
+        let detail = "A newer request took the upload over. Ask for its offset, and go on from there.";
+        return Err(Error::new(Code::Superseded, detail).into());
+    }
+    let line = uploads::extent(connection, id, 0)?;
+    let (offset, end) = (end_of(line.as_ref()), extent.piece.fragment.end());
+    if extent.piece.fragment.start() != offset {
+        return Err(offset_mismatch(offset, extent.piece.fragment.start()).into());
+    }
+    let end_signed = signed(end)?;
+    if row.length.is_some_and(|length| end_signed > length) {
+        let detail = "These bytes go beyond the announced length of the upload.";
+        return Err(Error::new(Code::LengthExceeded, detail).into());
+    }
+    if row.length.is_none() {
+        grow(connection, id, &row.bucket, end - offset)?;
+    }
+    let whole = match line {
+        None => extent.clone(),
+        Some(line) => {
+            let piece = line.piece.join(&extent.piece).ok_or_else(|| damaged("an extent"))?;
+            let blake3 = piece.fragment.root().ok_or_else(|| damaged("an extent"))?;
+            StoredExtent { piece, blake3 }
+        }
+    };
+    connection
+        .prepare_cached("UPDATE upload SET expires_at = ?2 WHERE id = ?1")?
+        .execute(params![id.as_bytes(), expires_at.as_millis()])?;
+    uploads::put_line(connection, id, &whole)
+}
+
+/// Reserves what an upload of unknown length has grown by.
+fn grow(connection: &Connection, id: &UploadId, bucket: &str, bytes: u64) -> Done<()> {
+    let bucket = BucketName::parse(bucket).map_err(|_| damaged("a bucket's name"))?;
+    buckets::account(connection, &bucket)?.admit(bytes, 0)?;
+    buckets::reserve(connection, bucket.as_str(), signed(bytes)?)?;
+    connection
+        .prepare_cached("UPDATE upload SET size = size + ?2 WHERE id = ?1")?
+        .execute(params![id.as_bytes(), signed(bytes)?])?;
+    Ok(())
+}
+
+fn offset_mismatch(offset: u64, given: u64) -> Error {
+    let detail = format!("The upload has {offset} bytes, these begin at {given}: go on at {offset}.");
+    Error::new(Code::OffsetMismatch, detail).with_fact(Fact::Offset(offset))
+}

@@ -1,0 +1,163 @@
+//! A run of a body on its way into the stage: cut where a checkpoint is due, kept where the body breaks off.
+
+use super::digests::{ExtentHasher, SharedHasher};
+use super::receive::{BATCH_BYTES, Batch, InProgress, next};
+use crate::{Body, Core, metrics};
+use bytes::Bytes;
+use carrack_domain::digest::Algorithm;
+use carrack_domain::upload::StoredExtent;
+use carrack_domain::{Code, Error, Result, UploadId};
+use carrack_storage::{ExtentWriter, Flush};
+use futures_util::{FutureExt, StreamExt};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Where a segment begins and how long it may become.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Where in the stage it begins.
+    pub(super) offset: u64,
+    /// Bytes that the upload may still take; more is `length_exceeded`.
+    pub(super) room: u64,
+    /// It ends after about so many bytes, or so long after its first byte; `None`: only with the body.
+    pub(super) checkpoint: Option<(u64, Duration)>,
+}
+
+/// Why a segment ended.
+pub(super) enum Ended {
+    /// The body did.
+    Body,
+    /// A checkpoint is due; more may follow.
+    Checkpoint,
+    /// No more will come: the body broke off, or a newer request took over. What came is in the segment.
+    Failed(Error),
+}
+
+/// Bytes that were handed to a writer and are not acknowledged yet.
+pub(super) struct Segment {
+    writer: Box<dyn ExtentWriter>,
+    hasher: SharedHasher,
+    pub(super) bytes: u64,
+    pub(super) ended: Ended,
+}
+
+impl Segment {
+    /// Receives one, computing `algorithms` besides what the ledger needs. An error is the storage's: nothing of the
+    /// segment can be kept then.
+    pub(super) async fn receive(
+        core: &Core,
+        stage: UploadId,
+        bounds: Bounds,
+        algorithms: &[Algorithm],
+        body: &mut Body,
+        cancelled: &CancellationToken,
+    ) -> Result<Segment> {
+        let hasher = SharedHasher::new(ExtentHasher::with(bounds.offset, algorithms));
+        let mut writer = core.storage.extent_writer(stage, bounds.offset, hasher.observer()).await?;
+        match fill(&mut *writer, bounds, body, cancelled).await {
+            Ok((bytes, ended)) => Ok(Segment { writer, hasher, bytes, ended }),
+            Err(error) => {
+                writer.abandon().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the bytes as durable as configured; what the ledger is to know of them, once `check` agrees.
+    pub(super) async fn seal(
+        self,
+        check: impl FnOnce(&super::digests::ExtentDigests) -> Result<()>,
+    ) -> Result<StoredExtent> {
+        self.writer.finish(Flush::Now).await?;
+        let digests = self.hasher.finish(self.bytes)?;
+        check(&digests)?;
+        Ok(StoredExtent { piece: digests.piece, blake3: digests.blake3 })
+    }
+
+    /// Waits until nothing is being written any more; the bytes are given up.
+    pub(super) async fn abandon(self) {
+        self.writer.abandon().await;
+    }
+}
+
+async fn fill(
+    writer: &mut dyn ExtentWriter,
+    bounds: Bounds,
+    body: &mut Body,
+    cancelled: &CancellationToken,
+) -> Result<(u64, Ended)> {
+    let _counted = InProgress::begin();
+    let mut batch = Batch::default();
+    let mut bytes = 0;
+    let mut due: Option<Instant> = None;
+    let ended = loop {
+        let arrived = if batch.is_empty() {
+            match wait(body, due, cancelled).await {
+                Waited::Arrived(arrived) => arrived,
+                Waited::Due => break Ended::Checkpoint,
+                Waited::Displaced(error) => break Ended::Failed(error),
+            }
+        } else if batch.bytes >= BATCH_BYTES {
+            writer.write(batch.take()).await?;
+            if bounds.checkpoint.is_some_and(|(most, _)| bytes >= most) {
+                break Ended::Checkpoint;
+            }
+            continue;
+        } else {
+            match body.next().now_or_never() {
+                Some(arrived) => arrived,
+                None => {
+                    writer.write(batch.take()).await?;
+                    continue;
+                }
+            }
+        };
+        let arrived: Bytes = match arrived {
+            None => break Ended::Body,
+            Some(Err(error)) => break Ended::Failed(error),
+            Some(Ok(arrived)) => arrived,
+        };
+        if bytes + arrived.len() as u64 > bounds.room {
+            break Ended::Failed(length_exceeded(bounds.offset + bounds.room));
+        }
+        bytes += arrived.len() as u64;
+        ::metrics::counter!(metrics::UPLOAD_BYTES).increment(arrived.len() as u64);
+        due = due.or_else(|| bounds.checkpoint.map(|(_, after)| Instant::now() + after));
+        batch.push(arrived);
+    };
+    if !batch.is_empty() {
+        writer.write(batch.take()).await?;
+    }
+    Ok((bytes, ended))
+}
+
+enum Waited {
+    Arrived(Option<Result<Bytes>>),
+    Due,
+    Displaced(Error),
+}
+
+/// What comes next of a body, unless the checkpoint is due first or a newer request takes over.
+async fn wait(body: &mut Body, due: Option<Instant>, cancelled: &CancellationToken) -> Waited {
+    let arrived = match due {
+        None => next(body, cancelled).await,
+        Some(due) if due <= Instant::now() => return Waited::Due,
+        Some(due) => match tokio::time::timeout_at(due, next(body, cancelled)).await {
+            Ok(arrived) => arrived,
+            Err(_) => return Waited::Due,
+        },
+    };
+    match arrived {
+        Ok(arrived) => Waited::Arrived(arrived),
+        Err(error) => Waited::Displaced(error),
+    }
+}
+
+/// The answer to bytes beyond the end of an upload of `length` bytes.
+pub(super) fn length_exceeded(length: u64) -> Error {
+    Error::new(
+        Code::LengthExceeded,
+        format!("The upload ends after {length} bytes, and these go beyond: send no more than is missing."),
+    )
+}
