@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs what the tests need where it can: Debian packages as root, cargo-deny from its registry. Otherwise prints the
-# exact list and fails. Quick when everything is there.
+# Installs what the tests need where it can: Debian packages as root, cargo-deny and clients of npm and Python from their
+# registries. Otherwise prints the exact list and fails. Quick when everything is there.
 set -euo pipefail
 
 declare -A package=(
   [curl]=curl [wget]=wget [aria2c]=aria2 [unzip]=unzip [7z]=p7zip-full [bsdtar]=libarchive-tools [zipdetails]=perl
-  [python3]=python3 [java]=default-jdk-headless [javac]=default-jdk-headless [strace]=strace [openssl]=openssl [cc]=build-essential
+  [python3]=python3 [node]=nodejs [npm]=npm [java]=default-jdk-headless [javac]=default-jdk-headless [strace]=strace
+  [openssl]=openssl [cc]=build-essential
 )
 missing=()
 for program in "${!package[@]}"; do
@@ -21,6 +22,20 @@ if ((${#missing[@]})); then
     echo "The tests need these Debian packages: apt-get install ${missing[*]}" >&2
     exit 1
   fi
+fi
+# Clients in the field, at the versions that are named beside them.
+clients=$(dirname "$0")/clients
+if ! cmp -s "$clients/package-lock.json" "$clients/node_modules/installed"; then
+  npm ci --prefix "$clients" --ignore-scripts --no-audit --no-fund --silent
+  cp "$clients/package-lock.json" "$clients/node_modules/installed"
+fi
+if ! cmp -s "$clients/requirements.txt" "$clients/venv/installed"; then
+  python3 -m venv "$clients/venv" || {
+    echo "The tests need this Debian package: apt-get install python3-venv" >&2
+    exit 1
+  }
+  "$clients/venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$clients/requirements.txt"
+  cp "$clients/requirements.txt" "$clients/venv/installed"
 fi
 for component in rustfmt clippy; do
   command -v "cargo-${component/rustfmt/fmt}" >/dev/null || {

@@ -14,4 +14,5 @@ mod operations;
 mod server;
 mod smoke;
 mod tls;
+mod tus;
 mod zip;

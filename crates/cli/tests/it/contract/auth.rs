@@ -45,6 +45,10 @@ async fn every_documented_route_but_the_public_ones_needs_credentials() {
             assert_eq!(answer.status(), 200, "{method} {path}");
             continue;
         }
+        if method == Method::OPTIONS {
+            assert_eq!(answer.status(), 204, "what the server can do is no secret: {method} {path}");
+            continue;
+        }
         assert_eq!(
             (answer.status().as_u16(), header(&answer, "www-authenticate")),
             (401, "Bearer"),
@@ -78,9 +82,17 @@ async fn every_documented_route_is_served() {
         if method == Method::DELETE {
             continue;
         }
-        let answer = server.request(method.clone(), &path).send().await.unwrap();
+        let mut request = server.request(method.clone(), &path);
+        if path.starts_with("/v1/tus/") {
+            // What a POST to an upload means is said beside it.
+            request = request.header(
+                "x-http-method-override",
+                if method == Method::POST { "HEAD" } else { method.as_str() },
+            );
+        }
+        let answer = request.send().await.unwrap();
         assert_ne!(answer.status(), 405, "{method} {path}");
-        if answer.status() == 404 {
+        if answer.status() == 404 && method != Method::HEAD {
             refused(answer, 404, "upload_not_found").await;
         }
     }

@@ -13,5 +13,5 @@ mod settings;
 mod stopping;
 mod strace;
 pub(crate) mod wait;
-mod wire;
+pub(crate) mod wire;
 mod writer;

@@ -136,6 +136,47 @@ async fn a_part_is_synced_and_recorded_before_it_is_acknowledged_and_completing_
 }
 
 #[tokio::test]
+async fn appended_bytes_are_synced_and_recorded_before_they_are_acknowledged_and_joining_reads_no_byte() {
+    let traced = Traced::start();
+    let server = &traced.server;
+    let bytes = content(500_000, 3);
+    let length = ("Upload-Length", "500000");
+    let url = crate::tus::create(server, &[length, ("Upload-Concat", "partial")]).await;
+    for (from, to) in [(0, 262_144), (262_144, 500_000)] {
+        let stored = crate::tus::patch(server, &url, from, &bytes[from..to]).send().await.unwrap();
+        assert_eq!(stored.status(), 204);
+    }
+    let joined = crate::tus::tus(server, reqwest::Method::POST, "/v1/tus?join")
+        .header("Upload-Concat", format!("final;{url} {url}"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(joined.status(), 201);
+    let id = url.rsplit('/').next().unwrap().to_owned();
+    let trace = traced.stop();
+    let stage = format!("/staging/{id}>");
+
+    let (calls, answered) = during(&trace, &format!("PATCH /v1/tus/{id}"));
+    let synced = step(&calls, 0, answered, "sync of the stage", |c| is_sync(c) && c.text.contains(&stage));
+    let late = calls.iter().find(|c| c.start > synced && c.name.contains("write") && c.text.contains(&stage));
+    assert!(late.is_none(), "written after it was synced: {late:?}");
+    step(&calls, synced, answered, "sync of the catalog", syncs_catalog);
+
+    let (calls, answered) = during(&trace, "POST /v1/tus?join");
+    let moved = ["read", "pread64", "write", "pwrite64", "copy_file_range", "sendfile"];
+    let data = |c: &&Call| {
+        moved.contains(&c.name.as_str()) && (c.text.contains("/staging/") || c.text.contains("/blobs/"))
+    };
+    assert_eq!(calls.iter().find(data).map(|c| &c.text), None, "joining moves no byte");
+    let synced = step(&calls, 0, answered, "fsync of the stage", |c| is_sync(c) && c.text.contains(&stage));
+    let named = step(&calls, synced, answered, "rename", |c| c.name.starts_with("rename"));
+    let folders = step(&calls, named, answered, "fsync of the blobs folder", |c| {
+        c.name == "fsync" && c.text.contains("/data/blobs/")
+    });
+    step(&calls, folders, answered, "sync of the catalog", syncs_catalog);
+}
+
+#[tokio::test]
 async fn a_deletion_is_recorded_before_the_bytes_go() {
     let traced = Traced::start();
     traced.server.put("/v1/files/default/gone").body("some bytes").send().await.unwrap();
