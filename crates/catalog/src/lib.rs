@@ -13,6 +13,7 @@ pub mod metrics;
 mod sqlite;
 
 use async_trait::async_trait;
+use carrack_domain::digest::Piece;
 use carrack_domain::file::{Blob, Bucket, File, Precondition};
 use carrack_domain::upload::{StoredExtent, Target, Upload};
 use carrack_domain::{BlobId, BucketName, Key, KeyPrefix, Result, Timestamp, UploadId};
@@ -228,17 +229,11 @@ pub trait Catalog: Send + Sync + 'static {
     /// contradicts; `quota_exceeded`. Of an upload that is not open only the facts are returned.
     async fn take_over(&self, id: &UploadId, length: Option<u64>) -> Result<Taken>;
 
-    /// Joins `extent` to the one line in the ledger of an append upload, moves its expiry, and reserves what an upload
+    /// Joins `piece` to the one line in the ledger of an append upload, moves its expiry, and reserves what an upload
     /// of unknown length has grown by. Nothing is changed when it fails: `upload_not_found`, `upload_finished`,
-    /// `superseded` when somebody took over since `epoch`, `offset_mismatch` with the true offset when the extent does
+    /// `superseded` when somebody took over since `epoch`, `offset_mismatch` with the true offset when the piece does
     /// not begin at the end, `length_exceeded`, `quota_exceeded`.
-    async fn append(
-        &self,
-        id: &UploadId,
-        epoch: u64,
-        extent: &StoredExtent,
-        expires_at: Timestamp,
-    ) -> Result<()>;
+    async fn append(&self, id: &UploadId, epoch: u64, piece: &Piece, expires_at: Timestamp) -> Result<()>;
 
     /// Records an upload that joins partial uploads of the same owner, in this order; one may come several times. When
     /// there is one already that joins the same uploads into the same target, its id is returned and nothing changes.

@@ -16,6 +16,7 @@ import traceback
 import core  # noqa: F401  registers its checks
 import creation  # noqa: F401
 import extensions  # noqa: F401
+import wire
 from suite import CHECKS, Server, Skip
 
 
@@ -40,6 +41,8 @@ def run(server, extension, function):
     if extension and extension not in server.extensions:
         return "absent", f"the server does not announce {extension}"
     try:
+        # One that fell over in the check before may be started again by whoever watches it.
+        wire.wait_until(lambda: wire.is_up(server.url))
         function(server)
         return "pass", ""
     except Skip as reason:

@@ -139,6 +139,15 @@ def request(url, method, fields=(), body=None, chunked=False, trailers=()):
         return connection.receive(method)
 
 
+def is_up(url):
+    """Whether somebody listens."""
+    try:
+        with Connection(url):
+            return True
+    except OSError:
+        return False
+
+
 def wait_until(what, seconds=10.0):
     """Asks again until it is true; whether it became so."""
     deadline = time.monotonic() + seconds

@@ -5,6 +5,7 @@ use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
 use super::uploads::{self, OPEN, finished, not_found};
 use crate::Taken;
+use carrack_domain::digest::Piece;
 use carrack_domain::error::Fact;
 use carrack_domain::upload::{Shape, StoredExtent, UploadState};
 use carrack_domain::{BucketName, Code, Error, Timestamp, UploadId};
@@ -89,7 +90,7 @@ pub(super) fn append(
     connection: &Connection,
     id: &UploadId,
     epoch: u64,
-    extent: &StoredExtent,
+    piece: &Piece,
     expires_at: Timestamp,
 ) -> Done<()> {
     let row = row(connection, id)?;
@@ -104,9 +105,9 @@ pub(super) fn append(
         return Err(Error::new(Code::Superseded, detail).into());
     }
     let line = uploads::extent(connection, id, 0)?;
-    let (offset, end) = (end_of(line.as_ref()), extent.piece.fragment.end());
-    if extent.piece.fragment.start() != offset {
-        return Err(offset_mismatch(offset, extent.piece.fragment.start()).into());
+    let (offset, end) = (end_of(line.as_ref()), piece.fragment.end());
+    if piece.fragment.start() != offset {
+        return Err(offset_mismatch(offset, piece.fragment.start()).into());
     }
     let end_signed = signed(end)?;
     if row.length.is_some_and(|length| end_signed > length) {
@@ -116,18 +117,13 @@ pub(super) fn append(
     if row.length.is_none() {
         grow(connection, id, &row.bucket, end - offset)?;
     }
-    let whole = match line {
-        None => extent.clone(),
-        Some(line) => {
-            let piece = line.piece.join(&extent.piece).ok_or_else(|| damaged("an extent"))?;
-            let blake3 = piece.fragment.root().ok_or_else(|| damaged("an extent"))?;
-            StoredExtent { piece, blake3 }
-        }
-    };
+    let before = line.map_or_else(|| Piece::empty(0), |line| line.piece);
+    let whole = before.join(piece).ok_or_else(|| damaged("an extent"))?;
+    let blake3 = whole.fragment.root().ok_or_else(|| damaged("an extent"))?;
     connection
         .prepare_cached("UPDATE upload SET expires_at = ?2 WHERE id = ?1")?
         .execute(params![id.as_bytes(), expires_at.as_millis()])?;
-    uploads::put_line(connection, id, &whole)
+    uploads::put_line(connection, id, &StoredExtent { piece: whole, blake3 })
 }
 
 /// Reserves what an upload of unknown length has grown by.

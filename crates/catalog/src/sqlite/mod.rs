@@ -20,6 +20,7 @@ use crate::{
     Catalog, ChunkList, Committed, Finish, ListQuery, Listing, NewFile, Outcome, Partial, Taken, Visit,
 };
 use async_trait::async_trait;
+use carrack_domain::digest::Piece;
 use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Bucket, File, Precondition};
 use carrack_domain::upload::{StoredExtent, Upload};
@@ -248,15 +249,9 @@ impl Catalog for SqliteCatalog {
         self.write("take_over", move |c| appends::take_over(c, &id, length)).await
     }
 
-    async fn append(
-        &self,
-        id: &UploadId,
-        epoch: u64,
-        extent: &StoredExtent,
-        expires_at: Timestamp,
-    ) -> Result<()> {
-        let (id, extent) = (*id, extent.clone());
-        self.write("append", move |c| appends::append(c, &id, epoch, &extent, expires_at)).await
+    async fn append(&self, id: &UploadId, epoch: u64, piece: &Piece, expires_at: Timestamp) -> Result<()> {
+        let (id, piece) = (*id, piece.clone());
+        self.write("append", move |c| appends::append(c, &id, epoch, &piece, expires_at)).await
     }
 
     async fn create_joined(&self, upload: &Upload, partials: &[UploadId]) -> Result<UploadId> {

@@ -333,7 +333,7 @@ async fn a_catalog_of_version_1_is_upgraded() {
     };
     catalog.create_upload(&new).await.unwrap();
     let taken = catalog.take_over(&new.id, None).await.unwrap();
-    catalog.append(&new.id, taken.epoch, &extent(0), NOW).await.unwrap();
+    catalog.append(&new.id, taken.epoch, &extent(0).piece, NOW).await.unwrap();
     assert_eq!(catalog.bucket(&name("bucket")).await.unwrap().reserved_bytes, 300);
     catalog.record_extent(&upload(200).id, &extent(100), NOW).await.unwrap();
     let finish = catalog.begin_finish(&upload(200).id, carrack_domain::BlobId::from_bytes([9; 16])).await;

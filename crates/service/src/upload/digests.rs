@@ -24,8 +24,8 @@ pub(super) struct ExtentHasher {
 pub(super) struct ExtentDigests {
     /// Joins with its neighbours.
     pub(super) piece: Piece,
-    /// Plain BLAKE3 of the extent.
-    pub(super) blake3: [u8; 32],
+    /// Plain BLAKE3 of the extent, when it is known.
+    alone: Option<[u8; 32]>,
     /// SHA-256 of the extent, when it was asked for.
     pub(super) sha256: Option<[u8; 32]>,
     others: Vec<(Algorithm, Vec<u8>)>,
@@ -35,15 +35,17 @@ impl ExtentHasher {
     /// For an extent at `offset`, able to verify `expected`.
     pub(super) fn new(offset: u64, expected: &[Digest]) -> ExtentHasher {
         let algorithms: Vec<Algorithm> = expected.iter().map(Digest::algorithm).collect();
-        ExtentHasher::with(offset, &algorithms)
+        let alone = (offset != 0).then(Box::default);
+        ExtentHasher { alone, ..ExtentHasher::for_joining(offset, &algorithms) }
     }
 
-    /// For an extent at `offset`, able to verify digests of these kinds.
-    pub(super) fn with(offset: u64, algorithms: &[Algorithm]) -> ExtentHasher {
+    /// For an extent at `offset` that will be joined to those before it, able to verify digests of these kinds: nobody
+    /// asks for its BLAKE3 by itself, which would be a second one.
+    pub(super) fn for_joining(offset: u64, algorithms: &[Algorithm]) -> ExtentHasher {
         let wanted = |algorithm| algorithms.contains(&algorithm);
         ExtentHasher {
             piece: PieceHasher::new(offset),
-            alone: (offset != 0).then(Box::default),
+            alone: None,
             sha1: wanted(Algorithm::Sha1).then(Sha1::new),
             sha256: wanted(Algorithm::Sha256).then(Sha256::new),
             sha512: wanted(Algorithm::Sha512).then(|| Box::new(Sha512::new())),
@@ -74,7 +76,7 @@ impl ExtentHasher {
     }
 
     /// What they came to.
-    pub(super) fn finish(self) -> Result<ExtentDigests> {
+    pub(super) fn finish(self) -> ExtentDigests {
         let piece = self.piece.finish();
         let alone = self.alone.map(|hasher| *hasher.finalize().as_bytes()).or_else(|| piece.fragment.root());
         let sha256: Option<[u8; 32]> = self.sha256.map(|hasher| hasher.finalize().into());
@@ -83,17 +85,21 @@ impl ExtentHasher {
         others.extend(self.sha1.map(|hasher| (Algorithm::Sha1, hasher.finalize().to_vec())));
         others.extend(self.sha512.map(|hasher| (Algorithm::Sha512, hasher.finalize().to_vec())));
         others.extend(self.md5.map(|hasher| (Algorithm::Md5, hasher.finalize().to_vec())));
-        let blake3 = alone.ok_or_else(|| Error::broken("an extent without a BLAKE3 hash"))?;
-        Ok(ExtentDigests { piece, blake3, sha256, others })
+        ExtentDigests { piece, alone, sha256, others }
     }
 }
 
 impl ExtentDigests {
+    /// Plain BLAKE3 of the extent; not of one that was hashed for joining.
+    pub(super) fn blake3(&self) -> Result<[u8; 32]> {
+        self.alone.ok_or_else(|| Error::broken("an extent without a BLAKE3 hash"))
+    }
+
     /// `digest_mismatch` unless the extent has all these digests.
     pub(super) fn verify(&self, expected: &[Digest]) -> Result<()> {
         expected.iter().try_for_each(|digest| match digest.algorithm() {
             Algorithm::Crc32 => digest.verify(&self.piece.crc32.to_be_bytes()),
-            Algorithm::Blake3 => digest.verify(&self.blake3),
+            Algorithm::Blake3 => digest.verify(&self.blake3()?),
             other => match self.others.iter().find(|(algorithm, _)| *algorithm == other) {
                 Some((_, actual)) => digest.verify(actual),
                 None => Err(Error::broken("a digest was expected that nobody computed")),
@@ -125,7 +131,7 @@ impl SharedHasher {
     pub(super) fn finish(&self, len: u64) -> Result<ExtentDigests> {
         let hasher = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         match hasher {
-            Some(hasher) if hasher.bytes == len => hasher.finish(),
+            Some(hasher) if hasher.bytes == len => Ok(hasher.finish()),
             _ => Err(Error::broken("the writer did not show every byte to the hasher")),
         }
     }

@@ -5,6 +5,7 @@
 //! every stage is either recorded or discarded, whatever the client does.
 
 mod append;
+mod appending;
 mod claims;
 mod digests;
 pub(crate) mod finish;

@@ -276,7 +276,7 @@ impl Part {
         writer.finish(Flush::Now).await?;
         let digests = hasher.finish(self.len)?;
         digests.verify(&self.digests)?;
-        let extent = StoredExtent { piece: digests.piece, blake3: digests.blake3 };
+        let extent = StoredExtent { blake3: digests.blake3()?, piece: digests.piece };
         let expires_at = self.core.clock.now().after(self.core.limits.upload_ttl);
         self.core.catalog.record_extent(&self.upload.id, &extent, expires_at).await?;
         Ok(self.stored(&extent))
@@ -303,9 +303,9 @@ impl Part {
                 format!("Part {} has {} bytes, {received} came.", self.number, self.len),
             ));
         }
-        let digests = hasher.finish()?;
+        let digests = hasher.finish();
         digests.verify(&self.digests)?;
-        if digests.blake3 != stored.blake3 {
+        if digests.blake3()? != stored.blake3 {
             return Err(Error::new(
                 Code::PartConflict,
                 format!(

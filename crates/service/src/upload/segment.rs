@@ -4,8 +4,7 @@ use super::digests::{ExtentHasher, SharedHasher};
 use super::receive::{BATCH_BYTES, Batch, InProgress, next};
 use crate::{Body, Core, metrics};
 use bytes::Bytes;
-use carrack_domain::digest::Algorithm;
-use carrack_domain::upload::StoredExtent;
+use carrack_domain::digest::{Algorithm, Piece};
 use carrack_domain::{Code, Error, Result, UploadId};
 use carrack_storage::{ExtentWriter, Flush};
 use futures_util::{FutureExt, StreamExt};
@@ -53,7 +52,7 @@ impl Segment {
         body: &mut Body,
         cancelled: &CancellationToken,
     ) -> Result<Segment> {
-        let hasher = SharedHasher::new(ExtentHasher::with(bounds.offset, algorithms));
+        let hasher = SharedHasher::new(ExtentHasher::for_joining(bounds.offset, algorithms));
         let mut writer = core.storage.extent_writer(stage, bounds.offset, hasher.observer()).await?;
         match fill(&mut *writer, bounds, body, cancelled).await {
             Ok((bytes, ended)) => Ok(Segment { writer, hasher, bytes, ended }),
@@ -68,11 +67,11 @@ impl Segment {
     pub(super) async fn seal(
         self,
         check: impl FnOnce(&super::digests::ExtentDigests) -> Result<()>,
-    ) -> Result<StoredExtent> {
+    ) -> Result<Piece> {
         self.writer.finish(Flush::Now).await?;
         let digests = self.hasher.finish(self.bytes)?;
         check(&digests)?;
-        Ok(StoredExtent { piece: digests.piece, blake3: digests.blake3 })
+        Ok(digests.piece)
     }
 
     /// Waits until nothing is being written any more; the bytes are given up.
