@@ -87,7 +87,7 @@ impl Writer {
             // What came before is made durable while the next bytes arrive.
             let (recorded, segment) = tokio::join!(
                 record(&self.core, &self.taken, before.take()),
-                Segment::receive(&self.core, self.taken.upload.id, bounds, &[], body, &self.claim.cancelled),
+                Segment::receive(&self.core, self.taken.upload.id, bounds, &[], body, &self.claim),
             );
             let segment = match (recorded, segment) {
                 (Ok(bytes), Ok(segment)) => {
@@ -136,8 +136,7 @@ impl Writer {
     ) -> Result<()> {
         let bounds = Bounds { offset: self.taken.offset, room: self.room, checkpoint: None };
         let id = self.taken.upload.id;
-        let segment =
-            Segment::receive(&self.core, id, bounds, algorithms, body, &self.claim.cancelled).await?;
+        let segment = Segment::receive(&self.core, id, bounds, algorithms, body, &self.claim).await?;
         match segment.ended {
             Ended::Body => {}
             Ended::Failed(_) | Ended::Checkpoint => {

@@ -1,5 +1,6 @@
 //! A run of a body on its way into the stage: cut where a checkpoint is due, kept where the body breaks off.
 
+use super::claims::{Claim, superseded};
 use super::digests::{ExtentHasher, SharedHasher};
 use super::receive::{BATCH_BYTES, Batch, InProgress, next};
 use crate::{Body, Core, metrics};
@@ -10,7 +11,11 @@ use carrack_storage::{ExtentWriter, Flush};
 use futures_util::{FutureExt, StreamExt};
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+
+/// How long a displaced request may go on taking what is there, and how long it waits for more of it: the newcomer is to
+/// be let in within 100 ms.
+const LAST_CALL: Duration = Duration::from_millis(50);
+const LAST_GAP: Duration = Duration::from_millis(10);
 
 /// Where a segment begins and how long it may become.
 #[derive(Debug, Clone, Copy)]
@@ -50,11 +55,11 @@ impl Segment {
         bounds: Bounds,
         algorithms: &[Algorithm],
         body: &mut Body,
-        cancelled: &CancellationToken,
+        claim: &Claim,
     ) -> Result<Segment> {
         let hasher = SharedHasher::new(ExtentHasher::for_joining(bounds.offset, algorithms));
         let mut writer = core.storage.extent_writer(stage, bounds.offset, hasher.observer()).await?;
-        match fill(&mut *writer, bounds, body, cancelled).await {
+        match fill(&mut *writer, bounds, body, claim).await {
             Ok((bytes, ended)) => Ok(Segment { writer, hasher, bytes, ended }),
             Err(error) => {
                 writer.abandon().await;
@@ -84,15 +89,16 @@ async fn fill(
     writer: &mut dyn ExtentWriter,
     bounds: Bounds,
     body: &mut Body,
-    cancelled: &CancellationToken,
+    claim: &Claim,
 ) -> Result<(u64, Ended)> {
     let _counted = InProgress::begin();
     let mut batch = Batch::default();
     let mut bytes = 0;
     let mut due: Option<Instant> = None;
+    let mut last_call: Option<Instant> = None;
     let ended = loop {
         let arrived = if batch.is_empty() {
-            match wait(body, due, cancelled).await {
+            match wait(body, due, claim, &mut last_call).await {
                 Waited::Arrived(arrived) => arrived,
                 Waited::Due => break Ended::Checkpoint,
                 Waited::Displaced(error) => break Ended::Failed(error),
@@ -138,18 +144,40 @@ enum Waited {
 }
 
 /// What comes next of a body, unless the checkpoint is due first or a newer request takes over.
-async fn wait(body: &mut Body, due: Option<Instant>, cancelled: &CancellationToken) -> Waited {
+async fn wait(
+    body: &mut Body,
+    due: Option<Instant>,
+    claim: &Claim,
+    last_call: &mut Option<Instant>,
+) -> Waited {
+    if claim.cancelled.is_cancelled() {
+        return displaced(body, claim, last_call).await;
+    }
     let arrived = match due {
-        None => next(body, cancelled).await,
+        None => next(body, &claim.cancelled).await,
         Some(due) if due <= Instant::now() => return Waited::Due,
-        Some(due) => match tokio::time::timeout_at(due, next(body, cancelled)).await {
+        Some(due) => match tokio::time::timeout_at(due, next(body, &claim.cancelled)).await {
             Ok(arrived) => arrived,
             Err(_) => return Waited::Due,
         },
     };
     match arrived {
         Ok(arrived) => Waited::Arrived(arrived),
-        Err(error) => Waited::Displaced(error),
+        Err(_) => displaced(body, claim, last_call).await,
+    }
+}
+
+/// What is here already is taken before the newcomer is let in, unless it brings that itself: of a connection that just
+/// died the last bytes are still on their way through this process.
+async fn displaced(body: &mut Body, claim: &Claim, last_call: &mut Option<Instant>) -> Waited {
+    let now = Instant::now();
+    let end = *last_call.get_or_insert(now + LAST_CALL);
+    if claim.is_discarded() || end <= now {
+        return Waited::Displaced(superseded());
+    }
+    match tokio::time::timeout_at(end.min(now + LAST_GAP), body.next()).await {
+        Ok(arrived) => Waited::Arrived(arrived),
+        Err(_) => Waited::Displaced(superseded()),
     }
 }
 
