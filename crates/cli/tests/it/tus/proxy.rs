@@ -95,8 +95,7 @@ impl State {
 fn forward(mut near: TcpStream, mut far: TcpStream, state: &State) {
     let mut budget = CARRIED + state.dice(CARRIED);
     let mut buffer = vec![0; 64 << 10];
-    loop {
-        let Ok(count) = near.read(&mut buffer) else { break };
+    while let Ok(count) = near.read(&mut buffer) {
         if count == 0 {
             break;
         }
