@@ -16,6 +16,9 @@ const DURATION_BUCKETS: &[f64] = &[
 /// Commands in one commit.
 const COUNT_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
+/// From a KiB to a TiB.
+const BYTES_BUCKETS: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12];
+
 /// Log lines go to standard error from now on.
 pub(crate) fn start_logging(settings: &Telemetry) {
     let filter: Targets = settings.log.parse().unwrap_or_default();
@@ -44,6 +47,12 @@ pub(crate) fn start_metrics() -> Result<PrometheusHandle, String> {
             builder.set_buckets_for_metric(
                 Matcher::Full("carrack_catalog_commands_per_commit".to_owned()),
                 COUNT_BUCKETS,
+            )
+        })
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(
+                Matcher::Prefix("carrack_network_connection_".to_owned()),
+                BYTES_BUCKETS,
             )
         })
         .and_then(PrometheusBuilder::install_recorder)

@@ -2,7 +2,7 @@
 
 use crate::exchange::Exchange;
 use crate::hello::{Hello, is_late};
-use crate::metrics::{CONNECTIONS, RECEIVED_BYTES, SENT_BYTES};
+use crate::metrics::{CONNECTION_RECEIVED, CONNECTION_SENT, CONNECTIONS, RECEIVED_BYTES, SENT_BYTES};
 use crate::send;
 use bytes::Bytes;
 use metrics::{Counter, Gauge};
@@ -26,6 +26,8 @@ pub(crate) struct Connection {
     stream: TcpStream,
     received: Counter,
     sent: Counter,
+    received_here: u64,
+    sent_here: u64,
     open: Gauge,
     hello: Option<Hello>,
     /// Bytes that were read before and are to be read again.
@@ -47,7 +49,18 @@ impl Connection {
         open.increment(1);
         let (received, sent) = (metrics::counter!(RECEIVED_BYTES), metrics::counter!(SENT_BYTES));
         let hello = Some(Hello::within(hello_timeout));
-        Connection { stream, received, sent, open, hello, unread: Bytes::new(), exchange, closing: None }
+        Connection {
+            stream,
+            received,
+            sent,
+            received_here: 0,
+            sent_here: 0,
+            open,
+            hello,
+            unread: Bytes::new(),
+            exchange,
+            closing: None,
+        }
     }
 
     /// Looks at the bytes that come next without taking them; waits until there is one. 0 at the end.
@@ -78,11 +91,12 @@ impl Connection {
     }
 
     /// Counts what was sent of so many bytes.
-    fn count_sent(&self, offered: usize, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn count_sent(&mut self, offered: usize, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let mut sent = 0;
         if let Poll::Ready(Ok(bytes)) = &result {
             sent = *bytes;
             self.sent.increment(sent as u64);
+            self.sent_here += sent as u64;
         }
         self.exchange.set_busy(sent < offered);
         result
@@ -92,6 +106,8 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.open.decrement(1);
+        metrics::histogram!(CONNECTION_RECEIVED).record(self.received_here as f64);
+        metrics::histogram!(CONNECTION_SENT).record(self.sent_here as f64);
     }
 }
 
@@ -113,7 +129,9 @@ impl AsyncRead for Connection {
         if !came.is_empty() {
             self.exchange.hear();
         }
-        self.received.increment(came.len() as u64);
+        let count = came.len() as u64;
+        self.received.increment(count);
+        self.received_here += count;
         if is_late(&mut self.hello, came, result.is_pending(), context) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -122,13 +140,17 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let result = self.poll_send(context, &[io::IoSlice::new(bytes)]);
         self.count_sent(bytes.len(), result)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {

@@ -75,7 +75,8 @@ impl Setup {
         let Some(base) = base else {
             panic!("the server did not start: {}", std::fs::read_to_string(&log).unwrap());
         };
-        let mut client = Client::builder().no_proxy();
+        // Less than the server waits for a next request, so that no request meets a connection that is being closed.
+        let mut client = Client::builder().no_proxy().pool_idle_timeout(Duration::from_secs(20));
         if let Some(authority) = &self.authority {
             let pem = std::fs::read(authority).unwrap();
             client = client.tls_certs_only([reqwest::Certificate::from_pem(&pem).unwrap()]);
