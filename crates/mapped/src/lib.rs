@@ -4,9 +4,8 @@
 //! everything that moves `Bytes`, an HTTP library included, without a copy. [`locate`] tells from their address which
 //! file and offset they are, so that the one who writes them to a socket can call `sendfile`.
 //!
-//! *Soundness.* A mapping, once made, lives as long as any `Bytes` of it, because they own it. While it lives the kernel gives its
-//! addresses to nobody else, so a slice that lies in a registered range borrows from that mapping, and the descriptor
-//! in the registry is open for as long as the slice is borrowed.
+//! *Soundness.* The argument for every `unsafe` block, the registry and its races is in
+//! `docs/decisions/0020-soundness-of-mapped-bytes.md`; each block names the step it rests on.
 //!
 //! *A file that shrinks.* Reading mapped bytes beyond the end of a file is a fatal signal (SIGBUS). Files mapped here
 //! are blobs, which never change; who reads bytes in user space reads the file instead (HTTP/2 by [`MappedFile::read`], TLS
@@ -67,10 +66,11 @@ impl Moment {
     }
 }
 
-// SAFETY: the mapping is read-only and belongs to this value alone; reading the same memory from several threads is
-// fine, and `File` is both already.
+// SAFETY: only `start` keeps this from being derived: a pointer to memory that is bound to no thread, which nobody
+// writes through and which `Drop`, wherever it runs, gives back once. All other fields are `Send`.
 unsafe impl Send for MappedFile {}
-// SAFETY: as above; no method changes anything through `&self`.
+// SAFETY: through `&self` the pointer is set at most once, by a `OnceLock` and under the registry's lock, and copied
+// after that; the memory it leads to is only read. All other fields are `Sync`.
 unsafe impl Sync for MappedFile {}
 
 /// Travels with a request whose answer is written by somebody who calls [`locate`]: its body may be mapped bytes.
@@ -93,9 +93,12 @@ static LOWEST: AtomicUsize = AtomicUsize::new(usize::MAX);
 static HIGHEST: AtomicUsize = AtomicUsize::new(0);
 
 impl MappedFile {
-    /// The first `len` bytes of a file, which has at least so many.
+    /// The first `len` bytes of a file, which has at least so many and is not written to any more: what [`Self::bytes`]
+    /// gives is memory that Rust takes to be constant. `FileTooLarge` where they do not fit into an address space.
     pub fn new(file: File, len: u64) -> io::Result<Arc<MappedFile>> {
-        let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        // No slice may be longer than `isize::MAX`.
+        let len =
+            isize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?.unsigned_abs();
         Ok(Arc::new(MappedFile {
             file,
             start: OnceLock::new(),
@@ -110,7 +113,9 @@ impl MappedFile {
         if let Some(start) = self.start.get() {
             return Ok(*start);
         }
-        // SAFETY: a null hint lets the kernel choose addresses that nobody uses, so no memory of ours is replaced.
+        // SAFETY: a null hint without `MAP_FIXED` lets the kernel choose addresses that nobody uses, so no memory of
+        // ours is replaced. The length is not 0, see `bytes`, and any other is fine: bytes beyond the end of the file are
+        // a fault when they are touched, not another memory.
         let mapped = unsafe {
             rustix::mm::mmap(
                 std::ptr::null_mut(),
@@ -121,19 +126,20 @@ impl MappedFile {
                 0,
             )?
         };
-        let start = NonNull::new(mapped.cast::<u8>()).ok_or(Errno::NOMEM)?;
-        let address = start.as_ptr() as usize;
+        let ours = NonNull::new(mapped.cast::<u8>()).ok_or(Errno::NOMEM)?;
+        let address = ours.as_ptr() as usize;
         // Decided under the lock: of two threads that map at once, one keeps its mapping.
         let mut registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
-        if let Err(ours) = self.start.set(start) {
+        if let Some(theirs) = self.start.get() {
             drop(registry);
             unmap(ours, self.len);
-        } else {
-            registry.insert(address, (address + self.len, self.file.as_raw_fd()));
-            LOWEST.fetch_min(address, Ordering::Relaxed);
-            HIGHEST.fetch_max(address + self.len, Ordering::Relaxed);
+            return Ok(*theirs);
         }
-        self.start.get().copied().ok_or_else(|| io::Error::from(Errno::NOMEM))
+        // Registered before it is published: no thread has a slice of it that `locate` does not know.
+        registry.insert(address, (address + self.len, self.file.as_raw_fd()));
+        LOWEST.fetch_min(address, Ordering::Relaxed);
+        HIGHEST.fetch_max(address + self.len, Ordering::Relaxed);
+        Ok(*self.start.get_or_init(|| ours))
     }
 
     /// Bytes of the file.
@@ -227,7 +233,8 @@ impl MappedFile {
 impl Drop for MappedFile {
     fn drop(&mut self) {
         let Some(start) = self.start.get().copied() else { return };
-        // Out of the registry first: from here on the addresses may come to mean something else.
+        // Out of the registry before the addresses can come to mean something else, and before the descriptor can: `file`
+        // is closed after this has returned.
         REGISTRY.write().unwrap_or_else(PoisonError::into_inner).remove(&(start.as_ptr() as usize));
         unmap(start, self.len);
     }
@@ -235,8 +242,9 @@ impl Drop for MappedFile {
 
 /// Gives a whole mapping back, of which no slice may be left: every `Bytes` of one owns an `Arc` of its file.
 fn unmap(start: NonNull<u8>, len: usize) {
-    // SAFETY: `start` and `len` are those of a mapping made in `MappedFile::start`, which is unmapped once: either by
-    // the thread that lost the race to publish it, or when the file is dropped.
+    // SAFETY: `start` and `len` are those of a mapping made in `MappedFile::start`, which is unmapped once: by the thread
+    // that came too late to publish it, of which there is no slice and no entry in the registry; or when the file is
+    // dropped, when every `Window` that owned it is gone and the entry is removed. No reference into it is left.
     let unmapped = unsafe { rustix::mm::munmap(start.as_ptr().cast::<c_void>(), len) };
     // It can only fail for arguments that were never mapped; there is nobody to tell and nothing to be done.
     debug_assert!(unmapped.is_ok());
@@ -259,15 +267,16 @@ struct Window {
     len: usize,
 }
 
-// SAFETY: the pointer leads to read-only memory that `file` keeps mapped, whichever thread looks.
+// SAFETY: the pointer leads to read-only memory, bound to no thread, that `file` keeps mapped; `file` itself is `Send`.
 unsafe impl Send for Window {}
-// SAFETY: as above; nothing is changed through `&self`.
+// SAFETY: as above; nothing is changed through `&self`, and `file` is `Sync`.
 unsafe impl Sync for Window {}
 
 impl AsRef<[u8]> for Window {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `check` saw that the range lies in the mapping, which `self.file` keeps alive as long as the slice is
-        // borrowed. The memory is initialised by the kernel and nobody writes to the file: blobs are immutable.
+        // SAFETY: `check` saw that offset and length lie in the mapping, of at most `isize::MAX` bytes, so the pointer
+        // stays inside one allocation. `self.file` keeps it mapped as long as the slice is borrowed from `self`; moving a
+        // `Window` does not move it. The kernel has initialised the memory. Nobody writes to the file: see `new`.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(self.offset), self.len) }
     }
 }
@@ -283,8 +292,10 @@ pub fn locate(slice: &[u8]) -> Option<Located<'_>> {
     if slice.is_empty() || address + slice.len() > *end {
         return None;
     }
-    // SAFETY: the slice lies in a registered mapping, so it borrows from a `Bytes` that owns that mapping and with it
-    // the open file; the descriptor cannot be closed before the borrow ends.
+    // SAFETY: a slice that is not empty proves that its addresses are mapped for as long as it is borrowed. They lie in a
+    // registered mapping, and an entry goes before its mapping does, so this is the very mapping the slice is borrowed
+    // from: a `Window` owns it, and with it the open file. The descriptor is closed after that, hence not before the
+    // borrow, which the result carries on, has ended.
     let file = unsafe { BorrowedFd::borrow_raw(*descriptor) };
     Some(Located { file, offset: (address - start) as u64 })
 }
@@ -338,6 +349,33 @@ mod tests {
         assert!(starts.iter().all(|start| *start == starts[0]));
     }
 
+    /// The kernel gives addresses out again at once, so that an entry that outlives its mapping, or one that comes after
+    /// it was published, would show as a slice of another file or of none.
+    #[test]
+    fn addresses_and_descriptors_that_are_used_again_are_told_apart() {
+        std::thread::scope(|scope| {
+            for thread in 0..4_u8 {
+                scope.spawn(move || {
+                    for round in 0..300_u64 {
+                        let file = mapped(&[thread; 9000]);
+                        let inode = file.file.metadata().unwrap().ino();
+                        std::thread::scope(|inner| {
+                            for _ in 0..2 {
+                                inner.spawn(|| {
+                                    let bytes = file.bytes(round, 4096).unwrap();
+                                    let found = locate(&bytes).unwrap();
+                                    assert_eq!(found.offset, round);
+                                    assert_eq!(rustix::fs::fstat(found.file).unwrap().st_ino, inode);
+                                    assert!(bytes.iter().all(|byte| *byte == thread));
+                                });
+                            }
+                        });
+                    }
+                });
+            }
+        });
+    }
+
     #[test]
     fn gone_mappings_are_forgotten() {
         let before = REGISTRY.read().unwrap().len();
@@ -347,7 +385,7 @@ mod tests {
             drop(file);
             assert!(locate(&bytes).is_some());
         }
-        // Other tests map files at the same time, a few at most.
-        assert!(REGISTRY.read().unwrap().len() <= before + 3);
+        // Other tests map files at the same time, a dozen at most.
+        assert!(REGISTRY.read().unwrap().len() <= before + 12);
     }
 }
