@@ -15,4 +15,5 @@ mod server;
 mod smoke;
 mod tls;
 mod tus;
+mod writer;
 mod zip;

@@ -8,11 +8,15 @@ use std::time::Duration;
 /// How long a read may stand still before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+const READ_BYTES: usize = 64 << 10;
+
 /// One connection.
 pub(crate) struct Wire {
     stream: TcpStream,
     /// Read from the socket and not yet consumed.
     ahead: Vec<u8>,
+    /// Bytes that are read at once, at most.
+    most: usize,
 }
 
 /// The head of an answer.
@@ -24,6 +28,12 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    pub(crate) fn parse(bytes: &[u8]) -> Head {
+        let text = std::str::from_utf8(bytes).unwrap().to_lowercase();
+        let status = text.split(' ').nth(1).unwrap().parse().unwrap();
+        Head { status, text }
+    }
+
     /// A header's value.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
@@ -40,10 +50,16 @@ impl Wire {
     }
 
     pub(crate) fn to(address: &str) -> io::Result<Wire> {
-        let stream = TcpStream::connect(address)?;
+        Wire::over(TcpStream::connect(address)?)
+    }
+
+    /// A connection that was made elsewhere, with options of its own.
+    pub(crate) fn over(stream: TcpStream) -> io::Result<Wire> {
+        // What is sent in pieces arrives in pieces.
+        stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Wire { stream, ahead: Vec::new() })
+        Ok(Wire { stream, ahead: Vec::new(), most: READ_BYTES })
     }
 
     /// Sends the head of a request with the administrator's token; `headers` are whole lines without their ends.
@@ -76,9 +92,7 @@ impl Wire {
             }
             assert!(self.more().unwrap() > 0, "the connection ended before an answer");
         };
-        let text = String::from_utf8(self.ahead.drain(..end).collect()).unwrap().to_lowercase();
-        let status = text.split(' ').nth(1).unwrap().parse().unwrap();
-        Head { status, text }
+        Head::parse(&self.ahead.drain(..end).collect::<Vec<u8>>())
     }
 
     /// Exactly `len` bytes of the body.
@@ -103,14 +117,37 @@ impl Wire {
         !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Says that nothing more will be sent.
+    pub(crate) fn finish_sending(&mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Whether nothing more comes, once the connection has ended.
+    pub(crate) fn is_at_end(&mut self) -> bool {
+        self.ahead.is_empty() && self.more().unwrap() == 0
+    }
+
+    /// What has come and was not taken yet, or some more; nothing at the end.
+    pub(crate) fn some(&mut self) -> Vec<u8> {
+        if self.ahead.is_empty() {
+            self.more().unwrap();
+        }
+        std::mem::take(&mut self.ahead)
+    }
+
+    /// Takes one byte at a time from here on.
+    pub(crate) fn by_bytes(self) -> Wire {
+        Wire { most: 1, ..self }
+    }
+
     /// Goes away without a word.
     pub(crate) fn abort(self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     fn more(&mut self) -> io::Result<usize> {
-        let mut bytes = [0; 64 << 10];
-        let count = self.stream.read(&mut bytes)?;
+        let mut bytes = [0; READ_BYTES];
+        let count = self.stream.read(&mut bytes[..self.most])?;
         self.ahead.extend_from_slice(&bytes[..count]);
         Ok(count)
     }

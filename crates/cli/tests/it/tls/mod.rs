@@ -4,7 +4,7 @@ mod content;
 mod endings;
 mod handshakes;
 mod settings;
-mod slow;
+pub(crate) mod slow;
 
 use crate::server::{Server, Setup, TOKEN, tool};
 use std::path::{Path, PathBuf};

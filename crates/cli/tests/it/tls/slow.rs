@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 /// Passes connections on, taking at most `step` bytes at once from the server through a window of 4 KiB.
-async fn relay(server: &Server, step: usize) -> (u16, JoinSet<()>) {
+pub(crate) async fn relay(server: &Server, step: usize) -> (u16, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let target: SocketAddr = server.address().parse().unwrap();

@@ -11,7 +11,7 @@ use std::process::Command;
 const GIB_4: u64 = 1 << 32;
 
 /// With `CARRACK_TEST_BIN`, the server is that binary (a release build) instead of the one under test.
-fn quick() -> Setup {
+pub(crate) fn quick() -> Setup {
     match std::env::var("CARRACK_TEST_BIN") {
         Err(_) => setup(),
         Ok(path) => setup().under(&["sh", "-c", "shift; exec \"$0\" \"$@\"", &path]),
@@ -19,7 +19,7 @@ fn quick() -> Setup {
 }
 
 /// Fails with a clear message where the disk is too small.
-fn assert_room(server: &Server, gib: u64) {
+pub(crate) fn assert_room(server: &Server, gib: u64) {
     let shown =
         tool("df", "coreutils").args(["--output=avail", "-B1"]).arg(server.folder()).output().unwrap();
     let text = String::from_utf8(shown.stdout).unwrap();

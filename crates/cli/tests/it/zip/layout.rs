@@ -52,7 +52,7 @@ pub(super) fn parse(zip: &[u8]) -> (Vec<Entry>, usize) {
 }
 
 /// Name and content of every entry, contents checked against their CRC.
-pub(super) fn unpack(zip: &[u8]) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn unpack(zip: &[u8]) -> Vec<(String, Vec<u8>)> {
     let (entries, _) = parse(zip);
     let unpacked = entries.into_iter().map(|entry| {
         let content = zip[entry.data].to_vec();

@@ -4,9 +4,9 @@
 
 mod broken;
 mod bytes;
-mod giants;
+pub(crate) mod giants;
 mod holds;
-mod layout;
+pub(crate) mod layout;
 mod names;
 mod proxy;
 mod ranges;
