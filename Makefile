@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 CARGO ?= cargo
+# How long `make fuzz` looks for what it has not seen yet.
+FUZZ_SECONDS ?= 60
 
 .PHONY: help
 help: ## Shows this
@@ -40,6 +42,14 @@ check: ## Unit, property, conformance and black-box tests
 .PHONY: soak
 soak: ## Kills the server 200 times under load and looks for what was acknowledged
 	CARRACK_KILLS=200 $(CARGO) test --locked --release -p carrack --test it operations::crash -- --nocapture
+
+.PHONY: fuzz
+fuzz: ## Random ropes and sockets through the writer for FUZZ_SECONDS; needs nightly and cargo-fuzz
+	@rustup run nightly rustc --version >/dev/null 2>&1 || \
+		{ echo "make fuzz needs a nightly compiler: rustup toolchain install nightly" >&2; exit 1; }
+	@command -v cargo-fuzz >/dev/null || \
+		{ echo "make fuzz needs cargo-fuzz and a C++ compiler: cargo install cargo-fuzz --locked" >&2; exit 1; }
+	cargo +nightly fuzz run writer -- -max_total_time=$(FUZZ_SECONDS) -max_len=400 -timeout=30
 
 .PHONY: bench
 bench: ## The figures of the main job, on the release binary

@@ -2,6 +2,9 @@
 //!
 //! *Ownership.* Every connection is a task of a tracker that [`serve`] awaits before it returns.
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod check;
 mod connection;
 mod conversation;
 mod exchange;
