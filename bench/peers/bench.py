@@ -2,8 +2,8 @@
 """Carrack and other servers side by side, on this machine, over loopback.
 
     bench.py list
-    bench.py run [--cases D1,D2,..] [--targets nginx,carrack,..] [--rounds N] [--out FILE.jsonl]
-    bench.py publish FILE.jsonl [--document docs/benchmarks.md]
+    bench.py run [--cases D1,D2,..] [--targets nginx,carrack,..] [--rounds N] [--out FILE.jsonl] [--publish]
+    bench.py publish FILE.jsonl        puts results into docs/benchmarks.md
 
 All targets of a case run at the same time (an idle one costs nothing) and take turns, the order reversed in every other
 round, so that drift of the machine hits all alike; what is compared are the figures of one round.
@@ -14,6 +14,7 @@ from cases import CASES, VARIANTS, repetition
 from procs import BENCH, MIB, ROOT, WORK, Lock, make_certificate, make_targets, target_names
 
 DEFAULT_CASES = "D1,D1t,D2,D3,D4,D5,I1,T1,T16"
+DOCUMENT = os.path.join(BENCH, "../../docs/benchmarks.md")
 
 
 def emit(path, record):
@@ -123,6 +124,8 @@ def command_run(arguments):
         for target in targets:
             target.remove()
     print(publish.against_nginx(publish.read(arguments.out)))
+    if arguments.publish:
+        publish.write(arguments.out, DOCUMENT)
 
 
 def command_list(_):
@@ -134,7 +137,7 @@ def command_list(_):
 
 
 def command_publish(arguments):
-    publish.write(arguments.file, arguments.document)
+    publish.write(arguments.file, DOCUMENT)
 
 
 def main():
@@ -147,9 +150,8 @@ def main():
     run.add_argument("--rounds", type=int, default=int(os.environ.get("BENCH_ROUNDS", "7")))
     run.add_argument("--out", default=os.path.join(WORK, "results.jsonl"), help="is replaced")
     run.add_argument("--max-seconds", type=float, default=60, help="after which a target gets no more than three rounds of a case")
-    results = commands.add_parser("publish")
-    results.add_argument("file")
-    results.add_argument("--document", default=os.path.join(BENCH, "../../docs/benchmarks.md"))
+    run.add_argument("--publish", action="store_true", help="puts the results into docs/benchmarks.md")
+    commands.add_parser("publish").add_argument("file")
     arguments = parser.parse_args()
     arguments.warmed = set()
     globals()["command_" + arguments.command](arguments)

@@ -2,7 +2,7 @@
 import json, os, re, statistics
 from cases import CASES
 
-# What Carrack is held to beside nginx: (at least or at most, bound) of the ratios of rate, CPU and p99.
+# What Carrack is held to beside nginx: rate at least, CPU and p99 at most this, as medians of paired ratios.
 GOALS = {
     "D1": dict(rate=1.0, cpu=1.05),
     "D1t": dict(rate=1.0, cpu=1.0),
@@ -73,12 +73,17 @@ def against_nginx(records):
         if case in ("D5", "I1") or not ours or not theirs:
             continue
         goals = GOALS.get(case, {})
-        shown = [f"{number(median(of, 'rate'))} {about['unit']}, {number(median(of, 'cpu'))} {'µs' if about['unit'].endswith('s/s') or about['unit'] == 'req/s' else 's/GiB'}"
-                 + (f", p99 {number(median(of, 'p99_ms'))} ms" if about["unit"] == "req/s" else "") for of in (ours, theirs)]
+        shown = [absolute(of, about["unit"]) for of in (ours, theirs)]
         ratios = {key: paired(records, case, "carrack", key) for key in ("rate", "cpu", "p99_ms")}
         cells = [against_goal(ratios[key], goals.get(key), key == "rate") for key in ("rate", "cpu", "p99_ms")]
         lines.append(f"| {case}: {about['title']} | {' | '.join(shown + cells)} | {len(ratios['rate'])} |")
     return "\n".join(lines) + "\n\n" + quiet_clients(records)
+
+
+def absolute(records, unit):
+    """The medians themselves."""
+    latency = f", p99 {number(median(records, 'p99_ms'))} ms" if median(records, "p99_ms") is not None else ""
+    return f"{number(median(records, 'rate'))} {unit}, {number(median(records, 'cpu'))} {'s/GiB' if unit == 'GiB/s' else 'µs'}{latency}"
 
 
 def names(records):
@@ -147,9 +152,11 @@ def noise(records):
     worst = max(spreads, key=spreads.get)
     foreign = max((r for r in runs(records) if "foreign_share" in r), key=lambda r: r["foreign_share"])
     steal = max(runs(records), key=lambda r: r["steal_share"])
+    disk = max(runs(records), key=lambda r: r["disk_read_mib"])
     return (f"Noise: nginx's own rate differed between the rounds of one case by {statistics.median(spreads.values()):.0%} in the median of the cases and by "
             f"{spreads[worst]:.0%} at worst ({worst}). Other processes took at most {foreign['foreign_share']:.0%} of the machine during a run "
-            f"({foreign['case']}, {foreign['target']}), the hypervisor at most {steal['steal_share']:.0%} ({steal['case']}, {steal['target']}). Client and server share the "
+            f"({foreign['case']}, {foreign['target']}), the hypervisor at most {steal['steal_share']:.0%} ({steal['case']}, {steal['target']}); "
+            f"from disk came at most {disk['disk_read_mib']:,} MiB ({disk['case']}, {disk['target']}). Client and server share the "
             "cores, so a rate is the sum of what both cost, and a client that costs much hides a server's difference; the ratio of CPU is the "
             "steadier figure. A ratio whose range, in brackets, has 1.00 in it is a tie.")
 
