@@ -118,6 +118,8 @@ def all_servers(records):
     for key, what in (("rate", "Rate by nginx's of the same round (more is better)"), ("cpu", "CPU per GiB or request by nginx's (less is better)"),
                       ("p99_ms", "p99 by nginx's (less is better)")):
         having = [case for case in cases if any(key in r for r in runs(records, case, "nginx"))]
+        if not having:
+            continue
         text += [f"{what}:\n", "| server | " + " | ".join(having) + " |", "|" + "---|" * (len(having) + 1)]
         for name in names(records):
             cells = []
