@@ -4,6 +4,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # How long `make fuzz` looks for what it has not seen yet.
 FUZZ_SECONDS ?= 60
+RUN_AND_PUBLISH = python3 bench/peers/bench.py run --publish
 
 .PHONY: help
 help: ## Shows this
@@ -58,7 +59,20 @@ bench: ## The figures of the main job, on the release binary
 	$(CARGO) bench --locked -p carrack-zip -p carrack-catalog
 
 .PHONY: bench-tls
-bench-tls: ## Downloads over TLS beside nginx, and one HTTP/2 stream over a long line
+bench-tls: ## Transfers over TLS beside nginx, and one HTTP/2 stream over a long line
+	bench/peers/setup.sh nginx
 	$(CARGO) build --locked --release --bin carrack
-	python3 bench/tls_job.py
+	python3 bench/peers/bench.py run --cases T1,T16,T1h,TU,TUh
 	python3 bench/h2_delay.py
+
+.PHONY: bench-nginx
+bench-nginx: ## Downloads beside nginx, published in docs/benchmarks.md; BENCH_ROUNDS=7, about 15 minutes
+	bench/peers/setup.sh nginx
+	$(CARGO) build --locked --release --bin carrack
+	$(RUN_AND_PUBLISH) --targets nginx,carrack
+
+.PHONY: bench-peers
+bench-peers: ## The same beside caddy, dufs, miniserve and copyparty too; what cannot be installed is left out
+	bench/peers/setup.sh
+	$(CARGO) build --locked --release --bin carrack
+	$(RUN_AND_PUBLISH) --targets nginx,carrack,caddy,dufs,miniserve,copyparty
