@@ -266,7 +266,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(250))]
+        #![proptest_config(ProptestConfig::with_cases(150))]
 
         #[test]
         fn what_arrives_is_what_the_reference_writes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
