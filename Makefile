@@ -50,7 +50,7 @@ fuzz: ## Random ropes and sockets through the writer for FUZZ_SECONDS; needs nig
 		{ echo "make fuzz needs a nightly compiler: rustup toolchain install nightly" >&2; exit 1; }
 	@command -v cargo-fuzz >/dev/null || \
 		{ echo "make fuzz needs cargo-fuzz and a C++ compiler: cargo install cargo-fuzz --locked" >&2; exit 1; }
-	cargo +nightly fuzz run writer -- -max_total_time=$(FUZZ_SECONDS) -max_len=400 -timeout=30
+	cargo +nightly fuzz run writer -- -max_total_time=$(FUZZ_SECONDS) -max_len=400 -len_control=0 -timeout=30
 
 .PHONY: bench
 bench: ## The figures of the main job, on the release binary
