@@ -42,6 +42,8 @@ fn send_memory(socket: &impl AsFd, slices: &[IoSlice<'_>], more: SendFlags) -> R
     })
 }
 
+/// `sendfile` has no `MSG_NOSIGNAL`: for a client that has gone it raises SIGPIPE, which a Rust program ignores from its
+/// start, and fails with `EPIPE`.
 fn send_file(socket: &impl AsFd, file: Located<'_>, length: usize) -> io::Result<usize> {
     let mut offset = file.offset;
     match rustix::io::retry_on_intr(|| rustix::fs::sendfile(socket, file.file, Some(&mut offset), length))? {
