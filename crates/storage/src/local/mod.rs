@@ -223,7 +223,6 @@ impl Inner {
     fn publish(&self, stage: UploadId, blob: BlobId, size: u64) -> Result<()> {
         self.check_poison(stage)?;
         let from = self.stage_path(stage);
-        let to = self.blob_path(blob);
         let file = match File::options().write(true).open(&from) {
             Ok(file) => file,
             // Published before a crash, or never there: the blob itself tells.
@@ -238,8 +237,14 @@ impl Inner {
             // Left by a request whose bytes were never recorded.
             file.set_len(size).map_err(|e| failure("cut_stage", e))?;
         }
+        self.name(&file, stage, blob, size)
+    }
+
+    /// Syncs a stage of `size` bytes and gives it the blob's name, durably.
+    fn name(&self, file: &File, stage: UploadId, blob: BlobId, size: u64) -> Result<()> {
+        let (from, to) = (self.stage_path(stage), self.blob_path(blob));
         if self.durability == Durability::Power
-            && let Err(error) = self.syncs.file("publish", &file, size)
+            && let Err(error) = self.syncs.file("publish", file, size)
         {
             self.poison(stage);
             return Err(error);
@@ -249,6 +254,31 @@ impl Inner {
         if self.durability == Durability::Power {
             self.syncs.names("publish", [Folder::Shard(blob.as_bytes()[0]), Folder::Staging])?;
         }
+        Ok(())
+    }
+
+    fn store(&self, stage: UploadId, blob: BlobId, bytes: &[u8]) -> Result<()> {
+        let size = bytes.len() as u64;
+        let _pledge = self.pledge(size)?;
+        let path = self.stage_path(stage);
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map_err(|e| failure("create_stage", e))?;
+        let written = file.write_all_at(bytes, 0).map_err(|e| failure("write_extent", e));
+        let stored = written.and_then(|()| self.name(&file, stage, blob, size));
+        if stored.is_err()
+            && let Err(error) = self.discard(stage)
+        {
+            tracing::warn!(%stage, error = error.chain(), "a stage is left over until the next start");
+        }
+        stored
+    }
+
+    fn discard(&self, stage: UploadId) -> Result<()> {
+        self.remove("discard_stage", &self.stage_path(stage))?;
+        self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).remove(&stage);
         Ok(())
     }
 
@@ -305,6 +335,10 @@ impl Storage for LocalStore {
         self.blocking("publish", move |inner| inner.publish(stage, blob, size)).await
     }
 
+    async fn store(&self, stage: UploadId, blob: BlobId, bytes: Bytes) -> Result<()> {
+        self.blocking("store", move |inner| inner.store(stage, blob, &bytes)).await
+    }
+
     async fn read_stage(&self, stage: UploadId, offset: u64, len: usize) -> Result<Bytes> {
         self.blocking("read_stage", move |inner| {
             let file = File::open(inner.stage_path(stage)).map_err(|e| failure("open_stage", e))?;
@@ -316,12 +350,7 @@ impl Storage for LocalStore {
     }
 
     async fn discard_stage(&self, stage: UploadId) -> Result<()> {
-        self.blocking("discard_stage", move |inner| {
-            inner.remove("discard_stage", &inner.stage_path(stage))?;
-            inner.poisoned.lock().unwrap_or_else(PoisonError::into_inner).remove(&stage);
-            Ok(())
-        })
-        .await
+        self.blocking("discard_stage", move |inner| inner.discard(stage)).await
     }
 
     async fn delete(&self, blob: BlobId) -> Result<()> {
