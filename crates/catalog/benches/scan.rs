@@ -1,6 +1,6 @@
 //! Prints what the hot paths cost: `cargo bench -p carrack-catalog --bench scan`.
 
-use carrack_catalog::{Catalog, ListQuery, NewFile, SqliteCatalog, SqliteOptions};
+use carrack_catalog::{Catalog, ListQuery, NewFile, Origin, SqliteCatalog, SqliteOptions};
 use carrack_domain::digest::{ContentDigest, PieceHasher};
 use carrack_domain::file::{Blob, Precondition};
 use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
@@ -35,7 +35,7 @@ fn file(bucket: &BucketName, number: u64) -> Outcome<NewFile> {
         precondition: Precondition::None,
         created_at: NOW,
         created_by: "somebody@example.org".to_owned(),
-        upload: None,
+        origin: Origin::Request,
     })
 }
 

@@ -81,8 +81,19 @@ pub struct NewFile {
     pub created_at: Timestamp,
     /// By whom.
     pub created_by: String,
-    /// The upload that becomes `Complete` in the same transaction, if the bytes came through one that is recorded.
-    pub upload: Option<UploadId>,
+    /// How the bytes came.
+    pub origin: Origin,
+}
+
+/// How the bytes of a new file came.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// By one request, of which nothing else is kept.
+    Request,
+    /// By a recorded upload, which becomes `Complete` in the same transaction.
+    Session(UploadId),
+    /// By an upload that was never open: it is recorded as `Complete` in the same transaction, without a ledger.
+    Whole(Box<Upload>),
 }
 
 /// A file that [`Catalog::commit_file`] made visible.
@@ -183,8 +194,8 @@ pub trait Catalog: Send + Sync + 'static {
     /// The partial uploads of a joined one are deleted with it: their bytes are the blob's pieces now.
     ///
     /// Fails with `precondition_failed`, `bucket_not_found`, `quota_exceeded` (counting the file that is replaced as
-    /// gone and the upload's own reservation as released), or `upload_not_found` when `upload` is not `Finishing` under
-    /// this blob. When it fails nothing has changed.
+    /// gone and the upload's own reservation as released), or `upload_not_found` when the session is not `Finishing`
+    /// under this blob. When it fails nothing has changed.
     async fn commit_file(&self, file: NewFile) -> Result<Committed>;
 
     /// Deletes a file; `file_not_found`, `bucket_not_found`, `precondition_failed`. Its blob becomes unreferenced;

@@ -17,7 +17,7 @@ use carrack_api::headers::{
     UPLOAD_DEFER_LENGTH, UPLOAD_EXPIRES, UPLOAD_LENGTH, UPLOAD_METADATA, UPLOAD_OFFSET,
 };
 use carrack_domain::access::{DEFAULT_BUCKET, FileRef, UseUploads, WriteFile, authorize};
-use carrack_domain::error::{Class, Fact};
+use carrack_domain::error::Fact;
 use carrack_domain::upload::{Echo, Shape, Upload, UploadState};
 use carrack_domain::{BucketName, Code, Error, Grant, Key, Result, UploadId};
 use carrack_service::upload::{Append, NewAppend, Progress};
@@ -179,22 +179,13 @@ async fn begin(mut call: Call, grant: &Grant<WriteFile>, id: UploadId, new: NewA
     }
     let service = call.app.service.clone();
     let uploads = &service.uploads;
-    let mut progress = uploads.create_append(grant, id, new).await?;
-    if let Some(append) = append {
-        let grant = authorize::<UseUploads>(&call.principal, ())?;
-        match uploads.append(&grant, id, append, call.take_body()).await {
-            Ok(stored) => progress = stored,
-            Err(error) => {
-                // A client that was cut off may find what arrived by the list of its uploads. One that sent nonsense
-                // is told so, and does not know of the upload.
-                let cut = matches!(error.code(), Code::BodyIncomplete | Code::RequestTimeout);
-                if !cut && matches!(error.code().class(), Class::Amend | Class::Capacity) {
-                    uploads.delete(&grant, id).await?;
-                }
-                return Err(error);
-            }
+    let progress = match append {
+        None => uploads.create_append(grant, id, new).await?,
+        Some(append) => {
+            let own = authorize::<UseUploads>(&call.principal, ())?;
+            uploads.create_with_body(grant, &own, id, new, (append, call.take_body())).await?
         }
-    }
+    };
     created(&call, &progress, with_body)
 }
 

@@ -16,6 +16,7 @@ pub async fn run(store: Arc<dyn Storage>, entropy: &dyn Entropy) {
     extents_in_any_order_become_a_blob(&*store, entropy).await;
     observers_see_every_byte_in_order(&*store, entropy).await;
     publishing_twice_is_fine(&*store, entropy).await;
+    small_bodies_are_stored_at_once(&*store, entropy).await;
     publishing_the_wrong_size_is_refused(&*store, entropy).await;
     publishing_leaves_out_what_was_never_acknowledged(&*store, entropy).await;
     reads_gather_blobs_and_inline_bytes(&*store, entropy).await;
@@ -96,6 +97,24 @@ async fn publishing_twice_is_fine(store: &dyn Storage, entropy: &dyn Entropy) {
     store.publish(stage, blob, 10).await.unwrap();
     let elsewhere = store.publish(UploadId::generate(entropy), BlobId::generate(entropy), 10).await;
     assert_eq!(elsewhere.unwrap_err().code(), Code::DataLost);
+}
+
+async fn small_bodies_are_stored_at_once(store: &dyn Storage, entropy: &dyn Entropy) {
+    let (stage, blob) = (UploadId::generate(entropy), BlobId::generate(entropy));
+    let bytes = content(5_000, 9);
+    store.store(stage, blob, bytes.clone()).await.unwrap();
+    assert_eq!(store.reader(Form::Copied).read(vec![all(blob, 5_000)]).await.unwrap(), bytes);
+    assert!(!store.stages().await.unwrap().contains(&stage));
+    let again = UploadId::generate(entropy);
+    assert!(store.store(again, blob, content(5_000, 1)).await.is_err(), "a blob's name is new");
+    assert!(!store.stages().await.unwrap().contains(&again), "nothing is left");
+    assert_eq!(store.reader(Form::Copied).read(vec![all(blob, 5_000)]).await.unwrap(), bytes, "untouched");
+    let one = |seed| async move {
+        let (blob, bytes) = (BlobId::generate(entropy), content(100, seed));
+        store.store(UploadId::generate(entropy), blob, bytes.clone()).await.unwrap();
+        assert_eq!(store.reader(Form::Copied).read(vec![all(blob, 100)]).await.unwrap(), bytes);
+    };
+    tokio::join!(one(1), one(2), one(3), one(4), one(5), one(6));
 }
 
 async fn publishing_the_wrong_size_is_refused(store: &dyn Storage, entropy: &dyn Entropy) {

@@ -80,6 +80,10 @@ pub trait Storage: Send + Sync + 'static {
     /// point is fine. `data_lost` when neither stage nor blob has these bytes.
     async fn publish(&self, stage: UploadId, blob: BlobId, size: u64) -> Result<()>;
 
+    /// Makes a small body a blob at once: what creating a stage of this name, writing to it and publishing come to, in one
+    /// go. When it fails nothing is left but, after a failure of the disk, perhaps a blob without a record.
+    async fn store(&self, stage: UploadId, blob: BlobId, bytes: Bytes) -> Result<()>;
+
     /// `len` bytes of a stage at `offset`, as they were written: for digests that cannot be joined from extents.
     async fn read_stage(&self, stage: UploadId, offset: u64, len: usize) -> Result<Bytes>;
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 /// Seconds an operation took, by `op`.
 pub const OPERATION_DURATION: &str = "carrack_storage_operation_duration_seconds";
-/// Seconds an fsync or fdatasync took.
+/// Seconds an fsync, fdatasync or syncfs took.
 pub const FSYNC_DURATION: &str = "carrack_storage_fsync_duration_seconds";
 /// Failed operations, by `op` and `kind`.
 pub const ERRORS: &str = "carrack_storage_errors_total";
@@ -13,7 +13,7 @@ pub const ERRORS: &str = "carrack_storage_errors_total";
 /// Registers help texts and units with the installed recorder.
 pub fn describe() {
     describe_histogram!(OPERATION_DURATION, Unit::Seconds, "Duration of storage operations by operation.");
-    describe_histogram!(FSYNC_DURATION, Unit::Seconds, "Duration of fsync and fdatasync.");
+    describe_histogram!(FSYNC_DURATION, Unit::Seconds, "Duration of fsync, fdatasync and syncfs.");
     describe_counter!(ERRORS, "Failed storage operations by operation and kind (full, io).");
 }
 

@@ -65,6 +65,31 @@ pub(super) async fn grow_at_their_end(catalog: &dyn Catalog) {
     );
 }
 
+pub(super) async fn come_at_once(catalog: &dyn Catalog) {
+    let name = bucket_name("at-once");
+    put_bucket(catalog, &name, Some(100)).await;
+    let up = append_upload(1, &name, "k", Some(60));
+    let mut file = new_file(&name, &key("k"), blob(1, 60));
+    file.origin = Origin::Whole(Box::new(up.clone()));
+    let committed = catalog.commit_file(file.clone()).await.unwrap();
+    assert_eq!(account(catalog, &name).await, (60, 0, 1));
+    let recorded = catalog.upload(&up.id).await.unwrap();
+    assert_eq!(recorded, Upload { state: UploadState::Complete, ..up.clone() });
+    let taken = catalog.take_over(&up.id, None).await.unwrap();
+    assert_eq!((taken.upload.state, taken.offset), (UploadState::Complete, 60));
+    let done = catalog.begin_finish(&up.id, blob_id(9)).await.unwrap();
+    assert_eq!(done, Finish::Done(Box::new(committed.file)));
+
+    let other = append_upload(2, &name, "other", Some(60));
+    let mut beyond = new_file(&name, &key("other"), blob(2, 60));
+    beyond.origin = Origin::Whole(Box::new(other.clone()));
+    assert_code(catalog.commit_file(beyond).await, Code::QuotaExceeded, "beyond the quota");
+    assert!(!catalog.has_upload(&other.id).await.unwrap(), "nothing is recorded");
+    assert!(catalog.commit_file(file).await.is_err(), "an upload is made once");
+    catalog.delete_upload(&up.id).await.unwrap();
+    assert_eq!(account(catalog, &name).await, (60, 0, 1), "the file stays, and nothing was reserved");
+}
+
 pub(super) async fn fencing(catalog: &dyn Catalog) {
     let name = bucket_name("fence");
     put_bucket(catalog, &name, None).await;

@@ -145,7 +145,7 @@ pub(super) async fn failed_commits_change_nothing(catalog: &dyn Catalog) {
     vast.blob.size = 101;
     assert_code(catalog.commit_file(vast).await, Code::QuotaExceeded, "over quota");
     let mut unknown = file.clone();
-    unknown.upload = Some(upload_id(77));
+    unknown.origin = Origin::Session(upload_id(77));
     assert_code(catalog.commit_file(unknown).await, Code::UploadNotFound, "an unknown upload");
     let after = (
         catalog.bucket(&name).await.unwrap(),

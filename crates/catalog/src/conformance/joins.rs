@@ -32,7 +32,7 @@ fn file_of(up: &Upload, number: u64, runs: &[(u64, u64)]) -> NewFile {
     let pieces = Pieces::new(runs.iter().map(|(number, size)| (blob_id(*number), *size)), None);
     let mut file = new_file(&up.target.bucket, &up.target.key, blob(number, pieces.size()));
     file.blob.pieces = Some(Arc::new(pieces));
-    file.upload = Some(up.id);
+    file.origin = Origin::Session(up.id);
     file
 }
 

@@ -19,7 +19,7 @@ mod model;
 mod races;
 mod uploads;
 
-use crate::{Catalog, NewFile};
+use crate::{Catalog, NewFile, Origin};
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest, PieceHasher};
 use carrack_domain::file::{Blob, Metadata, Precondition};
 use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
@@ -53,6 +53,7 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn Catalog>) {
     uploads::reservations(&*make().await).await;
     uploads::lists(&*make().await).await;
     appends::grow_at_their_end(&*make().await).await;
+    appends::come_at_once(&*make().await).await;
     appends::fencing(&*make().await).await;
     appends::lengths_said_later(&*make().await).await;
     appends::quota_of_what_grows(&*make().await).await;
@@ -166,7 +167,7 @@ fn new_file(bucket: &BucketName, key: &Key, blob: Blob) -> NewFile {
         precondition: Precondition::None,
         created_at: NOW,
         created_by: "ann".to_owned(),
-        upload: None,
+        origin: Origin::Request,
     }
 }
 
@@ -225,7 +226,7 @@ async fn fill(catalog: &dyn Catalog, upload: &Upload) {
 fn finished_file(upload: &Upload, number: u64) -> NewFile {
     let mut file =
         new_file(&upload.target.bucket, &upload.target.key, blob(number, upload.length().unwrap()));
-    file.upload = Some(upload.id);
+    file.origin = Origin::Session(upload.id);
     file
 }
 

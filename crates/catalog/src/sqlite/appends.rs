@@ -17,7 +17,11 @@ pub(super) fn take_over(connection: &Connection, id: &UploadId, length: Option<u
         let detail = "This upload takes no bytes in order: it comes in numbered parts, or joins others.";
         return Err(Error::new(Code::UploadShape, detail).into());
     };
-    let offset = end_of(uploads::extent(connection, id, 0)?.as_ref());
+    let offset = match (upload.state, known) {
+        // What came at once has no ledger.
+        (UploadState::Complete, Some(length)) => length,
+        _ => end_of(uploads::extent(connection, id, 0)?.as_ref()),
+    };
     if let Some(length) = length {
         announce(connection, id, &upload.target.bucket, Announced { known, length, offset })?;
         upload.shape = Shape::Append { length: Some(length), partial };

@@ -4,7 +4,7 @@ use super::buckets::{self, Account};
 use super::error::Done;
 use super::rows::{self, signed};
 use super::{blobs, uploads};
-use crate::{Committed, NewFile, Outcome};
+use crate::{Committed, NewFile, Origin, Outcome};
 use carrack_domain::file::{Blob, File, Precondition};
 use carrack_domain::{BlobId, BucketName, Code, ETag, Error, Key};
 use rusqlite::{Connection, params};
@@ -59,9 +59,9 @@ fn require(precondition: &Precondition, present: Option<&Present>) -> Done<()> {
 
 pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<Committed> {
     let account = buckets::account(connection, &new.target.bucket)?;
-    let reservations = match &new.upload {
-        Some(upload) => uploads::finishing(connection, upload, new.blob.id)?,
-        None => Vec::new(),
+    let reservations = match &new.origin {
+        Origin::Session(upload) => uploads::finishing(connection, upload, new.blob.id)?,
+        Origin::Request | Origin::Whole(_) => Vec::new(),
     };
     let present = present(connection, &account, &new.target.key)?;
     require(&new.precondition, present.as_ref())?;
@@ -85,8 +85,13 @@ pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<Committed> 
     for held in &reservations {
         buckets::reserve(connection, &held.bucket, -held.size)?;
     }
-    if let Some(upload) = &new.upload {
-        uploads::complete(connection, upload, &file)?;
+    match &new.origin {
+        Origin::Request => {}
+        Origin::Session(upload) => uploads::complete(connection, upload, &file)?,
+        Origin::Whole(upload) => {
+            uploads::insert(connection, upload)?;
+            uploads::complete(connection, &upload.id, &file)?;
+        }
     }
     let outcome = if present.is_some() { Outcome::Replaced } else { Outcome::Created };
     Ok(Committed { file, outcome, orphan })

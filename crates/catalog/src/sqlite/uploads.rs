@@ -28,15 +28,30 @@ fn count(limit: usize) -> i64 {
 
 pub(super) fn create(connection: &Connection, upload: &Upload) -> Done<()> {
     let account = buckets::account(connection, &upload.target.bucket)?;
-    // What is reserved: an upload of unknown length, or of partial ones that hold their own, begins with nothing.
-    let (shape, size, part_size) = match upload.shape {
-        Shape::Parts(plan) => (rows::PARTS, plan.size(), plan.part_size()),
-        Shape::Append { length, partial: false } => (rows::APPEND, length.unwrap_or(0), 1),
-        Shape::Append { length, partial: true } => (rows::PARTIAL, length.unwrap_or(0), 1),
-        Shape::Joined { .. } => (rows::JOINED, 0, 1),
+    let size = reserved(upload);
+    account.admit(size, 0)?;
+    insert(connection, upload)?;
+    buckets::reserve(connection, upload.target.bucket.as_str(), signed(size)?)
+}
+
+/// Bytes that an upload reserves: one of unknown length, or of partial ones that hold their own, begins with nothing.
+fn reserved(upload: &Upload) -> u64 {
+    match upload.shape {
+        Shape::Parts(plan) => plan.size(),
+        Shape::Append { length, .. } => length.unwrap_or(0),
+        Shape::Joined { .. } => 0,
+    }
+}
+
+/// Records an open upload, reserving nothing.
+pub(super) fn insert(connection: &Connection, upload: &Upload) -> Done<()> {
+    let (shape, part_size) = match upload.shape {
+        Shape::Parts(plan) => (rows::PARTS, plan.part_size()),
+        Shape::Append { partial: false, .. } => (rows::APPEND, 1),
+        Shape::Append { partial: true, .. } => (rows::PARTIAL, 1),
+        Shape::Joined { .. } => (rows::JOINED, 1),
     };
     let length = upload.length().filter(|_| shape != rows::PARTS).map(signed).transpose()?;
-    account.admit(size, 0)?;
     let mut statement = connection.prepare_cached(
         "INSERT INTO upload (id, owner, bucket, key, size, part_size, only_create, state, created_at, expires_at, \
          expected, content_type, metadata, shape, length, echo_metadata, echo_concat) \
@@ -47,7 +62,7 @@ pub(super) fn create(connection: &Connection, upload: &Upload) -> Done<()> {
         upload.owner,
         upload.target.bucket.as_str(),
         upload.target.key.as_str().as_bytes(),
-        signed(size)?,
+        signed(reserved(upload))?,
         signed(part_size)?,
         upload.only_create,
         upload.created_at.as_millis(),
@@ -60,7 +75,7 @@ pub(super) fn create(connection: &Connection, upload: &Upload) -> Done<()> {
         upload.echo.metadata,
         upload.echo.concat,
     ])?;
-    buckets::reserve(connection, upload.target.bucket.as_str(), signed(size)?)
+    Ok(())
 }
 
 pub(super) fn query(connection: &Connection, rest: &str, params: impl Params) -> Done<Vec<Upload>> {

@@ -205,7 +205,7 @@ async fn a_visitor_that_panics_costs_no_connection() {
         precondition: carrack_domain::file::Precondition::None,
         created_at: NOW,
         created_by: "ann".to_owned(),
-        upload: None,
+        origin: carrack_catalog::Origin::Request,
     };
     catalog.commit_file(file).await.unwrap();
     for _ in 0..5 {

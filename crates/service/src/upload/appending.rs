@@ -54,8 +54,14 @@ pub(super) async fn appended(
         Checksum::Now(digest) => writer.verified(&mut body, &[digest.algorithm()], || Ok(digest)).await,
         Checksum::AtEnd(algorithms, digest) => writer.verified(&mut body, algorithms, digest).await,
     };
-    let label = match &result {
-        Ok(()) => "ok",
+    count(&result);
+    result.map(|()| writer.taken.offset)
+}
+
+/// Counts what an append came to.
+pub(super) fn count<T>(result: &Result<T>) {
+    let label = match result {
+        Ok(_) => "ok",
         Err(error) => match error.code() {
             Code::DigestMismatch => "digest",
             Code::Superseded => "superseded",
@@ -63,7 +69,6 @@ pub(super) async fn appended(
         },
     };
     ::metrics::counter!(metrics::UPLOAD_APPENDS, "result" => label).increment(1);
-    result.map(|()| writer.taken.offset)
 }
 
 /// A body being received. Holds the claim until nothing is being written any more.

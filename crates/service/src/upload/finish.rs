@@ -10,7 +10,7 @@ use super::put::{precondition_failed, publish_record};
 use super::{Uploads, join};
 use crate::maintenance::Maintenance;
 use crate::{Core, metrics};
-use carrack_catalog::{Finish, NewFile};
+use carrack_catalog::{Finish, NewFile, Origin};
 use carrack_domain::access::UseUploads;
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest, Piece};
 use carrack_domain::error::{Class, Fact};
@@ -251,7 +251,7 @@ async fn publish(
         precondition,
         created_at: core.clock.now(),
         created_by: upload.owner,
-        upload: Some(id),
+        origin: Origin::Session(id),
     };
     match publish_record(core, new).await {
         Ok(committed) => {

@@ -14,6 +14,7 @@ mod parts;
 mod put;
 mod receive;
 mod segment;
+mod whole;
 
 pub use append::{Append, Checksum, NewAppend, Progress};
 pub use parts::{NewUpload, PartStored, UploadStatus};
@@ -24,7 +25,8 @@ use crate::maintenance::Maintenance;
 use claims::Claims;
 use std::sync::Arc;
 
-/// Takes uploads.
+/// Takes uploads. Cheap to clone.
+#[derive(Clone)]
 pub struct Uploads {
     core: Arc<Core>,
     maintenance: Arc<Maintenance>,

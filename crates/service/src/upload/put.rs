@@ -2,9 +2,9 @@
 
 use super::Uploads;
 use super::digests::{ExtentHasher, SharedHasher};
-use super::receive::{Expected, receive, too_large};
+use super::receive::{Expected, Gathered, SMALL_BYTES_MAX, gather, receive, too_large};
 use crate::{Body, Core, metrics};
-use carrack_catalog::{Committed, NewFile, Outcome};
+use carrack_catalog::{Committed, NewFile, Origin, Outcome};
 use carrack_domain::access::WriteFile;
 use carrack_domain::digest::{ContentDigest, Digest};
 use carrack_domain::error::Class;
@@ -36,7 +36,7 @@ impl Uploads {
     ///
     /// `too_large`, `quota_exceeded`, `storage_full`, `precondition_failed`; `length_mismatch`, `body_incomplete` and
     /// `digest_mismatch` once the body is there. When it fails nothing is stored, and a file that was there before stays.
-    pub async fn put(&self, grant: &Grant<WriteFile>, put: Put, mut body: Body) -> Result<(File, Outcome)> {
+    pub async fn put(&self, grant: &Grant<WriteFile>, put: Put, body: Body) -> Result<(File, Outcome)> {
         let place = grant.resource();
         let core = self.core.clone();
         core.admit(place, put.length, &put.precondition).await?;
@@ -49,7 +49,7 @@ impl Uploads {
         };
         let subject = grant.principal().subject().to_owned();
         let work = async move {
-            let stored = store(&core, &put, &mut body).await;
+            let stored = store(&core, &put, body).await;
             let result = match stored {
                 Ok(blob) => commit(&core, blob, target, put.precondition, subject).await,
                 Err(error) => Err(error),
@@ -99,12 +99,31 @@ pub(super) fn precondition_failed() -> Error {
     )
 }
 
-/// Receives the body into a stage and publishes it as a blob that no file points at yet.
-async fn store(core: &Arc<Core>, put: &Put, body: &mut Body) -> Result<Blob> {
+/// Makes the body a blob that no file points at yet.
+async fn store(core: &Arc<Core>, put: &Put, mut body: Body) -> Result<Blob> {
+    let expected = match put.length {
+        Some(length) => Expected::Exactly(length),
+        None => Expected::AtMost(core.limits.file_size_max),
+    };
+    if put.length.is_none_or(|length| length <= SMALL_BYTES_MAX) {
+        match gather(body, SMALL_BYTES_MAX).await {
+            Gathered::Whole(bytes) => {
+                expected.check_end(bytes.len() as u64)?;
+                let algorithms: Vec<_> = put.digests.iter().map(Digest::algorithm).collect();
+                return core.store_small(bytes, &algorithms, |found| found.verify(&put.digests)).await;
+            }
+            Gathered::Begun(begun) => body = begun,
+        }
+    }
+    stage(core, put, expected, &mut body).await
+}
+
+/// Receives the body into a stage and publishes it.
+async fn stage(core: &Arc<Core>, put: &Put, expected: Expected, body: &mut Body) -> Result<Blob> {
     let stage = UploadId::generate(&*core.entropy);
     core.storage.create_stage(stage, put.length, StageKind::Request).await?;
     let stored = async {
-        let (size, digest) = fill(core, stage, put, body).await?;
+        let (size, digest) = fill(core, stage, put, expected, body).await?;
         let started = Instant::now();
         let blob = Blob { id: BlobId::generate(&*core.entropy), size, digest, pieces: None };
         core.storage.publish(stage, blob.id, size).await?;
@@ -121,13 +140,15 @@ async fn store(core: &Arc<Core>, put: &Put, body: &mut Body) -> Result<Blob> {
     stored
 }
 
-async fn fill(core: &Core, stage: UploadId, put: &Put, body: &mut Body) -> Result<(u64, ContentDigest)> {
+async fn fill(
+    core: &Core,
+    stage: UploadId,
+    put: &Put,
+    expected: Expected,
+    body: &mut Body,
+) -> Result<(u64, ContentDigest)> {
     let hasher = SharedHasher::new(ExtentHasher::new(0, &put.digests));
     let mut writer = core.storage.extent_writer(stage, 0, hasher.observer()).await?;
-    let expected = match put.length {
-        Some(length) => Expected::Exactly(length),
-        None => Expected::AtMost(core.limits.file_size_max),
-    };
     // Nobody else can write to a stage that only this request knows: there is nothing to be cancelled by.
     let size = match receive(body, &mut *writer, expected, &CancellationToken::new()).await {
         Ok(size) => size,
@@ -139,9 +160,7 @@ async fn fill(core: &Core, stage: UploadId, put: &Put, body: &mut Body) -> Resul
     writer.finish(Flush::AtPublish).await?;
     let digests = hasher.finish(size)?;
     digests.verify(&put.digests)?;
-    let content =
-        digests.piece.content().ok_or_else(|| Error::broken("a whole body that does not begin at 0"))?;
-    Ok((size, ContentDigest { sha256: digests.sha256, ..content }))
+    Ok((size, digests.content()?))
 }
 
 async fn commit(
@@ -157,7 +176,7 @@ async fn commit(
         precondition,
         created_at: core.clock.now(),
         created_by: subject,
-        upload: None,
+        origin: Origin::Request,
     };
     publish_record(core, new).await
 }

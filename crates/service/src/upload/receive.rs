@@ -2,15 +2,56 @@
 
 use super::claims::superseded;
 use crate::{Body, metrics};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use carrack_domain::{Code, Error, Result};
 use carrack_storage::ExtentWriter;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 /// What has arrived is handed to the writer in batches of about this many bytes: at most two batches per upload are
 /// in memory, one being written and one being gathered.
 pub(super) const BATCH_BYTES: usize = 1 << 20;
+
+/// A body of up to so many bytes is gathered in memory before anything is done with it.
+pub(super) const SMALL_BYTES_MAX: u64 = 32 << 10;
+
+/// What [`gather`] found.
+pub(super) enum Gathered {
+    /// All of the body.
+    Whole(Bytes),
+    /// A body that is longer, or broke off: what came of it, and what comes next.
+    Begun(Body),
+}
+
+impl Gathered {
+    /// The body as it came.
+    pub(super) fn into_body(self) -> Body {
+        match self {
+            Gathered::Whole(bytes) => Box::pin(stream::iter([Ok(bytes)])),
+            Gathered::Begun(body) => body,
+        }
+    }
+}
+
+/// Takes a body of at most `most` bytes, [`SMALL_BYTES_MAX`] at most. They are copied: of bytes that trickle in, each
+/// handful would keep a whole buffer of the connection.
+pub(super) async fn gather(mut body: Body, most: u64) -> Gathered {
+    let _counted = InProgress::begin();
+    let mut bytes = BytesMut::new();
+    let next = loop {
+        match body.next().await {
+            None => {
+                ::metrics::counter!(metrics::UPLOAD_BYTES).increment(bytes.len() as u64);
+                return Gathered::Whole(bytes.freeze());
+            }
+            Some(Ok(arrived)) if (bytes.len() + arrived.len()) as u64 <= most.min(SMALL_BYTES_MAX) => {
+                bytes.extend_from_slice(&arrived);
+            }
+            Some(next) => break next,
+        }
+    };
+    Gathered::Begun(Box::pin(stream::iter([Ok(bytes.freeze()), next]).chain(body)))
+}
 
 /// How many bytes a body must or may have.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +69,14 @@ impl Expected {
             Expected::Exactly(length) if received > length => Err(mismatch(length, "more")),
             Expected::AtMost(limit) if received > limit => Err(too_large(limit)),
             Expected::Exactly(_) | Expected::AtMost(_) => Ok(()),
+        }
+    }
+
+    /// Also when a body of `received` bytes has ended too early.
+    pub(super) fn check_end(self, received: u64) -> Result<()> {
+        match self {
+            Expected::Exactly(length) if received < length => Err(mismatch(length, "fewer")),
+            Expected::Exactly(_) | Expected::AtMost(_) => self.check(received),
         }
     }
 }
@@ -98,10 +147,8 @@ pub(super) async fn receive(
     if !batch.is_empty() {
         writer.write(batch.take()).await?;
     }
-    match expected {
-        Expected::Exactly(length) if received < length => Err(mismatch(length, "fewer")),
-        Expected::Exactly(_) | Expected::AtMost(_) => Ok(received),
-    }
+    expected.check_end(received)?;
+    Ok(received)
 }
 
 /// What comes next of a body, unless a newer request wants the place.

@@ -4,6 +4,7 @@
 //! made and synced when the store is first opened, so publishing a blob never has to make one durable. Names are ids
 //! that were parsed, never text from a client.
 
+mod group;
 mod read;
 mod sync;
 mod write;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use carrack_domain::id::hex;
 use carrack_domain::{BlobId, Code, Error, Result, UploadId};
+use group::Folder;
 use rustix::fs::{FallocateFlags, RenameFlags};
 use rustix::io::Errno;
 use std::collections::HashSet;
@@ -67,6 +69,7 @@ struct Inner {
     durability: Durability,
     reserve_bytes: u64,
     staging: File,
+    syncs: sync::Syncs,
     open_blobs: read::OpenBlobs,
     /// Bytes that are being allocated at this moment.
     pledged: AtomicU64,
@@ -99,6 +102,7 @@ impl LocalStore {
         for folder in [&blobs, &options.folder] {
             File::open(folder).and_then(|dir| dir.sync_all()).map_err(failed(folder))?;
         }
+        let syncs = sync::Syncs::open(&options.folder).map_err(failed(&options.folder))?;
         let staging_dir = File::open(&staging).map_err(failed(&staging))?;
         let probe = staging.join("probe");
         File::create(&probe).and_then(|_| std::fs::remove_file(&probe)).map_err(failed(&staging))?;
@@ -107,6 +111,7 @@ impl LocalStore {
             durability: options.durability,
             reserve_bytes: options.reserve_bytes,
             staging: staging_dir,
+            syncs,
             open_blobs: read::OpenBlobs::new(options.open_blobs_max),
             pledged: AtomicU64::new(0),
             poisoned: Mutex::new(HashSet::new()),
@@ -189,7 +194,9 @@ impl Inner {
             .open(&path)
             .map_err(|e| failure("create_stage", e))?;
         let prepared = self.reserve(&file, size).and_then(|()| match (kind, self.durability) {
-            (StageKind::Session, Durability::Power) => sync::file("create_stage", &self.staging),
+            (StageKind::Session, Durability::Power) => {
+                self.syncs.names("create_stage", [Folder::Staging, Folder::Staging])
+            }
             (StageKind::Request, _) | (_, Durability::Process) => Ok(()),
         });
         if prepared.is_err()
@@ -216,7 +223,6 @@ impl Inner {
     fn publish(&self, stage: UploadId, blob: BlobId, size: u64) -> Result<()> {
         self.check_poison(stage)?;
         let from = self.stage_path(stage);
-        let to = self.blob_path(blob);
         let file = match File::options().write(true).open(&from) {
             Ok(file) => file,
             // Published before a crash, or never there: the blob itself tells.
@@ -231,8 +237,14 @@ impl Inner {
             // Left by a request whose bytes were never recorded.
             file.set_len(size).map_err(|e| failure("cut_stage", e))?;
         }
+        self.name(&file, stage, blob, size)
+    }
+
+    /// Syncs a stage of `size` bytes and gives it the blob's name, durably.
+    fn name(&self, file: &File, stage: UploadId, blob: BlobId, size: u64) -> Result<()> {
+        let (from, to) = (self.stage_path(stage), self.blob_path(blob));
         if self.durability == Durability::Power
-            && let Err(error) = sync::file("publish", &file)
+            && let Err(error) = self.syncs.file("publish", file, size)
         {
             self.poison(stage);
             return Err(error);
@@ -240,9 +252,33 @@ impl Inner {
         rustix::fs::renameat_with(rustix::fs::CWD, &from, rustix::fs::CWD, &to, RenameFlags::NOREPLACE)
             .map_err(|e| failure("name_blob", e.into()))?;
         if self.durability == Durability::Power {
-            sync::folder("publish", &self.shard_path(blob.as_bytes()[0]))?;
-            sync::file("publish", &self.staging)?;
+            self.syncs.names("publish", [Folder::Shard(blob.as_bytes()[0]), Folder::Staging])?;
         }
+        Ok(())
+    }
+
+    fn store(&self, stage: UploadId, blob: BlobId, bytes: &[u8]) -> Result<()> {
+        let size = bytes.len() as u64;
+        let _pledge = self.pledge(size)?;
+        let path = self.stage_path(stage);
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map_err(|e| failure("create_stage", e))?;
+        let written = file.write_all_at(bytes, 0).map_err(|e| failure("write_extent", e));
+        let stored = written.and_then(|()| self.name(&file, stage, blob, size));
+        if stored.is_err()
+            && let Err(error) = self.discard(stage)
+        {
+            tracing::warn!(%stage, error = error.chain(), "a stage is left over until the next start");
+        }
+        stored
+    }
+
+    fn discard(&self, stage: UploadId) -> Result<()> {
+        self.remove("discard_stage", &self.stage_path(stage))?;
+        self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).remove(&stage);
         Ok(())
     }
 
@@ -251,8 +287,8 @@ impl Inner {
         read::open(self, blob, size)?;
         if self.durability == Durability::Power {
             let file = File::open(self.blob_path(blob)).map_err(|e| failure("open_blob", e))?;
-            sync::file("publish", &file)?;
-            sync::folder("publish", &self.shard_path(blob.as_bytes()[0]))?;
+            self.syncs.file("publish", &file, size)?;
+            self.syncs.names("publish", [Folder::Shard(blob.as_bytes()[0]), Folder::Staging])?;
         }
         Ok(())
     }
@@ -299,6 +335,10 @@ impl Storage for LocalStore {
         self.blocking("publish", move |inner| inner.publish(stage, blob, size)).await
     }
 
+    async fn store(&self, stage: UploadId, blob: BlobId, bytes: Bytes) -> Result<()> {
+        self.blocking("store", move |inner| inner.store(stage, blob, &bytes)).await
+    }
+
     async fn read_stage(&self, stage: UploadId, offset: u64, len: usize) -> Result<Bytes> {
         self.blocking("read_stage", move |inner| {
             let file = File::open(inner.stage_path(stage)).map_err(|e| failure("open_stage", e))?;
@@ -310,12 +350,7 @@ impl Storage for LocalStore {
     }
 
     async fn discard_stage(&self, stage: UploadId) -> Result<()> {
-        self.blocking("discard_stage", move |inner| {
-            inner.remove("discard_stage", &inner.stage_path(stage))?;
-            inner.poisoned.lock().unwrap_or_else(PoisonError::into_inner).remove(&stage);
-            Ok(())
-        })
-        .await
+        self.blocking("discard_stage", move |inner| inner.discard(stage)).await
     }
 
     async fn delete(&self, blob: BlobId) -> Result<()> {

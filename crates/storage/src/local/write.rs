@@ -1,6 +1,6 @@
 //! Writing one extent: hash and write on a thread that may block, while the next bytes are received.
 
-use super::{Inner, failure, lost, sync};
+use super::{Inner, failure, lost};
 use crate::{Durability, ExtentWriter, Flush, Observer};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,6 +28,8 @@ struct Sink {
     stage: UploadId,
     file: File,
     offset: u64,
+    /// Bytes written.
+    bytes: u64,
     observer: Observer,
 }
 
@@ -44,7 +46,7 @@ impl LocalWriter {
             io::ErrorKind::NotFound => lost(format!("stage {stage} is gone")),
             _ => failure("open_stage", error),
         })?;
-        let sink = Sink { inner, stage, file, offset, observer };
+        let sink = Sink { inner, stage, file, offset, bytes: 0, observer };
         Ok(Box::new(LocalWriter { state: State::Idle(Box::new(sink)) }))
     }
 
@@ -78,7 +80,7 @@ impl ExtentWriter for LocalWriter {
             return Ok(());
         }
         let synced = tokio::task::spawn_blocking(move || {
-            let result = sync::data("sync_extent", &sink.file);
+            let result = sink.inner.syncs.data("sync_extent", &sink.file, sink.bytes);
             if result.is_err() {
                 sink.inner.poison(sink.stage);
             }
@@ -106,6 +108,7 @@ impl Sink {
             (self.observer)(bytes);
             self.file.write_all_at(bytes, self.offset).map_err(|e| failure("write_extent", e))?;
             self.offset += bytes.len() as u64;
+            self.bytes += bytes.len() as u64;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 const TRACED: &str = "trace=openat,read,pread64,readv,preadv,preadv2,recvfrom,recvmsg,mmap,sendfile,splice,write,\
-    pwrite64,writev,sendto,sendmsg,fsync,fdatasync,sync_file_range,rename,renameat,renameat2,unlink,unlinkat,copy_file_range";
+    pwrite64,writev,sendto,sendmsg,fsync,fdatasync,syncfs,sync_file_range,rename,renameat,renameat2,unlink,unlinkat,copy_file_range";
 
 /// A server under strace, and what strace writes.
 struct Traced {
@@ -41,6 +41,11 @@ impl Traced {
 
 fn is_sync(call: &Call) -> bool {
     matches!(call.name.as_str(), "fsync" | "fdatasync")
+}
+
+/// A sync of this file or folder, or of everything.
+fn covers(call: &Call, what: &str) -> bool {
+    call.name == "syncfs" || is_sync(call) && call.text.contains(what)
 }
 
 fn syncs_catalog(call: &Call) -> bool {
@@ -83,6 +88,43 @@ async fn a_whole_body_is_synced_named_and_recorded_before_it_is_acknowledged() {
         c.name == "fsync" && c.text.contains("/data/staging>")
     });
     step(&calls, blobs.max(staging), answered, "sync of the catalog", syncs_catalog);
+}
+
+/// Many at once share their syncs, and each of them is covered in the same order as one alone.
+#[tokio::test]
+async fn of_many_bodies_at_once_each_is_synced_named_and_synced_again_before_it_is_recorded() {
+    const MANY: usize = 64;
+    let traced = Traced::start();
+    let one = |n: usize| {
+        let body = content(4_000 + n, n as u64);
+        let request = traced.server.put(&format!("/v1/files/default/many/{n}")).body(body);
+        async move { assert_eq!(request.send().await.unwrap().status(), 201) }
+    };
+    futures_util::future::join_all((0..MANY).map(one)).await;
+    let trace = traced.stop();
+    let calls = &trace.calls;
+    let descriptor = |call: &Call| call.text.split(['(', ',']).nth(1).unwrap().to_owned();
+    for n in 0..MANY {
+        let arrived = trace.arrival(&format!("PUT /v1/files/default/many/{n} HTTP")).unwrap();
+        let answer = |c: &Call| c.writes() && descriptor(c) == descriptor(arrived);
+        let answered = trace.first(arrived.end, answer).unwrap().start;
+        // Each body has a length of its own.
+        let bytes = format!(" = {}", 4_000 + n);
+        let written =
+            |c: &Call| c.name.contains("write") && c.text.contains("/staging/") && c.text.ends_with(&bytes);
+        let written = trace.first(0, written).unwrap();
+        let (_, stage) = written.text.split_once("/staging/").unwrap();
+        let stage = format!("/staging/{}", stage.split_once('>').unwrap().0);
+        let synced = step(calls, written.end, answered, "sync of the stage", |c| covers(c, &stage));
+        let renames = |c: &Call| c.ok && c.name.starts_with("rename") && c.text.contains(&stage);
+        let named = trace.first(synced, renames).unwrap();
+        assert!(named.start > synced && named.end < answered);
+        let (_, shard) = named.text.split_once("/data/blobs/").unwrap();
+        let shard = format!("/data/blobs/{}>", &shard[..2]);
+        let shard = step(calls, named.end, answered, "sync of the shard", |c| covers(c, &shard));
+        let staging = step(calls, named.end, answered, "sync of staging", |c| covers(c, "/data/staging>"));
+        step(calls, shard.max(staging), answered, "sync of the catalog", syncs_catalog);
+    }
 }
 
 #[tokio::test]
