@@ -66,10 +66,11 @@ bench-tls: ## Transfers over TLS beside nginx, and one HTTP/2 stream over a long
 	python3 bench/h2_delay.py
 
 .PHONY: bench-nginx
-bench-nginx: ## Downloads beside nginx, published in docs/benchmarks.md; BENCH_ROUNDS=7, about 15 minutes
+bench-nginx: ## Downloads beside nginx, published in docs/benchmarks.md; BENCH_ROUNDS=7, about 20 minutes
 	bench/peers/setup.sh nginx
 	$(CARGO) build --locked --release --bin carrack
 	$(RUN_AND_PUBLISH) --targets nginx,carrack
+	$(RUN_AND_PUBLISH) --targets nginx,carrack --congestion-control reno --cases D1,D1t,D2,D3,D4,T1,T16
 
 .PHONY: bench-peers
 bench-peers: ## The same beside caddy, dufs, miniserve and copyparty too; what cannot be installed is left out

@@ -2,7 +2,8 @@
 """Carrack and other servers side by side, on this machine, over loopback.
 
     bench.py list
-    bench.py run [--cases D1,D2,..] [--targets nginx,carrack,..] [--rounds N] [--out FILE.jsonl] [--publish]
+    bench.py run [--cases D1,D2,..] [--targets nginx,carrack,..] [--rounds N] [--out FILE.jsonl]
+                 [--congestion-control reno] [--publish]
     bench.py publish FILE.jsonl        puts results into docs/benchmarks.md
 
 All targets of a case run at the same time (an idle one costs nothing) and take turns, the order reversed in every other
@@ -42,7 +43,7 @@ def machine():
             return " ".join(f.read().split())
 
     commit = "" if "CARRACK_BIN" in os.environ else first_line(["git", "-C", BENCH, "describe", "--always", "--dirty"])
-    return dict(kind="machine", cpu=field("/proc/cpuinfo", "model name"), cores=os.cpu_count(), virtual="hypervisor" in field("/proc/cpuinfo", "flags"),
+    return dict(kind="machine", same_congestion_control="BENCH_OWN_NETWORK" in os.environ, cpu=field("/proc/cpuinfo", "model name"), cores=os.cpu_count(), virtual="hypervisor" in field("/proc/cpuinfo", "flags"),
                 memory_gib=round(int(field("/proc/meminfo", "MemTotal").split()[0]) / (1 << 20)), kernel=platform.release(),
                 system=first_line(["sh", "-c", ". /etc/os-release; echo $PRETTY_NAME"]),
                 congestion_control=setting("tcp_congestion_control"), tcp_wmem=setting("tcp_wmem"), commit=commit,
@@ -104,7 +105,17 @@ def run_case(case, targets, arguments):
     print(f"-- {case}: {time.monotonic() - began:.0f} s", flush=True)
 
 
+def into_own_network(congestion_control):
+    """Starts this program again in a network namespace with a loopback of its own, where every server has this congestion
+    control, whichever the machine has. Needs root."""
+    script = 'ip link set lo up && echo "$0" >/proc/sys/net/ipv4/tcp_congestion_control && exec "$@"'
+    os.environ["BENCH_OWN_NETWORK"] = "1"
+    os.execvp("unshare", ["unshare", "--net", "sh", "-c", script, congestion_control, sys.executable, *sys.argv])
+
+
 def command_run(arguments):
+    if arguments.congestion_control and "BENCH_OWN_NETWORK" not in os.environ:
+        into_own_network(arguments.congestion_control)
     cases = arguments.cases.split(",")
     if unknown := [case for case in cases if case not in CASES]:
         sys.exit(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
@@ -150,6 +161,7 @@ def main():
     run.add_argument("--rounds", type=int, default=int(os.environ.get("BENCH_ROUNDS", "7")))
     run.add_argument("--out", default=os.path.join(WORK, "results.jsonl"), help="is replaced")
     run.add_argument("--max-seconds", type=float, default=60, help="after which a target gets no more than three rounds of a case")
+    run.add_argument("--congestion-control", help="the same for all servers, in a network of its own; as the machine has it otherwise")
     run.add_argument("--publish", action="store_true", help="puts the results into docs/benchmarks.md")
     commands.add_parser("publish").add_argument("file")
     arguments = parser.parse_args()

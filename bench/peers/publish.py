@@ -13,7 +13,7 @@ GOALS = {
     "T16": dict(rate=1.0, cpu=1.05),
 }
 KEPT_GOAL, SLOW_USER_KIB_GOAL, IDLE_KIB_GOAL = 0.95, 24, 8
-HEADINGS = {"nginx": "## Carrack and nginx", "peers": "## All servers"}
+HEADINGS = {"nginx": "## Carrack and nginx", "same": "## Carrack and nginx, the same congestion control", "peers": "## All servers"}
 
 
 def read(path):
@@ -77,7 +77,7 @@ def against_nginx(records):
         ratios = {key: paired(records, case, "carrack", key) for key in ("rate", "cpu", "p99_ms")}
         cells = [against_goal(ratios[key], goals.get(key), key == "rate") for key in ("rate", "cpu", "p99_ms")]
         lines.append(f"| {case}: {about['title']} | {' | '.join(shown + cells)} | {len(ratios['rate'])} |")
-    return "\n".join(lines) + "\n\n" + quiet_clients(records)
+    return "\n".join(["\n".join(lines), "", quiet_clients(records)]).rstrip("\n") + "\n"
 
 
 def absolute(records, unit):
@@ -137,8 +137,11 @@ def measured_on(records):
     versions = {r["target"]: r["version"] for r in records if r["kind"] == "run"}
     if m["commit"] and "carrack" in versions:
         versions["carrack"] += f" ({m['commit']})"
+    congestion = m["congestion_control"]
+    if congestion != "reno":
+        congestion += " (but reno on Carrack's connections, which are loopback)"
     return (f"Measured on {m['at'][:10]}: {m['cores']} cores of {m['cpu']}{' (virtual machine)' if m['virtual'] else ''}, {m['memory_gib']} GiB, {m['system']}, "
-            f"Linux {m['kernel']}, congestion control {m['congestion_control']}, tcp_wmem {m['tcp_wmem']}. "
+            f"Linux {m['kernel']}, congestion control {congestion}, tcp_wmem {m['tcp_wmem']}. "
             f"Servers: {'; '.join(versions[name] for name in names(records))}. Clients: {', '.join(c for c in m['clients'] if c)}.")
 
 
@@ -168,8 +171,9 @@ def write(results, document):
     records = read(results)
     with open(document) as f:
         text = f.read()
-    sections = {"nginx": against_nginx(records)}
-    if set(names(records)) - {"nginx", "carrack"}:
+    same = next(r for r in records if r["kind"] == "machine")["same_congestion_control"]
+    sections = {"same" if same else "nginx": against_nginx(records)}
+    if not same and set(names(records)) - {"nginx", "carrack"}:
         sections["peers"] = all_servers(records)
     for key, table in sections.items():
         new = f"{HEADINGS[key]}\n\n{measured_on(records)}\n\n{table}\n{noise(records)}\n"
