@@ -106,6 +106,7 @@ async fn store(core: &Arc<Core>, put: &Put, mut body: Body) -> Result<Blob> {
         None => Expected::AtMost(core.limits.file_size_max),
     };
     if put.length.is_none_or(|length| length <= SMALL_BYTES_MAX) {
+        core.storage.admit(put.length.unwrap_or(0))?;
         match gather(body, SMALL_BYTES_MAX).await {
             Gathered::Whole(bytes) => {
                 expected.check_end(bytes.len() as u64)?;

@@ -46,6 +46,7 @@ impl Uploads {
     ) -> Result<Progress> {
         if let Some(length) = new.length.filter(|length| *length <= SMALL_BYTES_MAX && !new.partial) {
             self.core.admit(grant.resource(), Some(length), &Precondition::None).await?;
+            self.core.storage.admit(length)?;
             match gather(body, length).await {
                 Gathered::Whole(bytes) if bytes.len() as u64 == length => {
                     let upload =

@@ -335,6 +335,10 @@ impl Storage for LocalStore {
         self.blocking("publish", move |inner| inner.publish(stage, blob, size)).await
     }
 
+    fn admit(&self, bytes: u64) -> Result<()> {
+        self.0.pledge(bytes).map(drop)
+    }
+
     async fn store(&self, stage: UploadId, blob: BlobId, bytes: Bytes) -> Result<()> {
         self.blocking("store", move |inner| inner.store(stage, blob, &bytes)).await
     }

@@ -17,9 +17,9 @@ use std::time::Instant;
 /// What is larger is synced by itself: nobody else is to wait for it.
 const SHARED_BYTES_MAX: u64 = 1 << 20;
 
-/// `syncfs` waits for what anybody wrote to the filesystem; with more than this, and a few tens of milliseconds are lost
-/// on a disk that writes some hundred MiB a second, everybody waits for what is their own.
-const DIRTY_KIB_MAX: u64 = 16 << 10;
+/// `syncfs` waits for what anybody wrote to the filesystem. This much takes some 200 ms
+/// on a disk that writes 300 MiB a second, once; with more everybody waits for what is their own.
+const DIRTY_KIB_MAX: u64 = 64 << 10;
 
 /// The syncs of a store, done together where several wait.
 pub(super) struct Syncs(Group<LocalDisk>);

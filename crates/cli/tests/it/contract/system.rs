@@ -25,18 +25,20 @@ async fn a_running_server_is_alive_and_ready() {
 #[tokio::test]
 async fn a_stopping_server_is_alive_and_not_ready_until_its_transfers_are_done() {
     let mut server = Server::start();
-    let mut upload =
-        Wire::with(&server, head("PUT", "/v1/files/default/a", "Content-Length: 10\r\n") + "hello").await;
+    // More than is gathered in memory, so that the stage shows it has begun.
+    let body = "hello ".repeat(10_000);
+    let begun = head("PUT", "/v1/files/default/a", "Content-Length: 60000\r\n") + &body[..5];
+    let mut upload = Wire::with(&server, begun).await;
     let mut probe = Wire::with(&server, head("GET", "/readyz", "")).await;
     assert_eq!(probe.answer().await.unwrap().status, 200);
     until("the body is being stored", || super::answers::stages(&server).len() == 1).await;
     server.signal("TERM");
     until("the server is stopping", || server.log().contains("\"stopping\"")).await;
-    upload.send("world").await;
+    upload.send(&body[5..]).await;
     assert_eq!(upload.answer().await.unwrap().status, 201);
     assert!(server.wait(Duration::from_secs(40)).success());
     let server = Setup::new().data(&server.data).start();
-    assert_eq!(super::answers::fetch(&server, "/v1/files/default/a").await, b"helloworld");
+    assert_eq!(super::answers::fetch(&server, "/v1/files/default/a").await, body.as_bytes());
 }
 
 #[tokio::test]
