@@ -1,7 +1,6 @@
 //! A connection's socket: counts what passes, and closes so that the last answer arrives.
 
 use crate::exchange::Exchange;
-use crate::hello::{Hello, is_late};
 use crate::metrics::{CONNECTION_RECEIVED, CONNECTION_SENT, CONNECTIONS, RECEIVED_BYTES, SENT_BYTES};
 use crate::send;
 use bytes::Bytes;
@@ -29,7 +28,6 @@ pub(crate) struct Connection {
     received_here: u64,
     sent_here: u64,
     open: Gauge,
-    hello: Option<Hello>,
     /// Bytes that were read before and are to be read again.
     unread: Bytes,
     exchange: Arc<Exchange>,
@@ -43,12 +41,11 @@ struct Closing {
 }
 
 impl Connection {
-    /// The client has `hello_timeout` to show whether it speaks HTTP/1 or HTTP/2.
-    pub(crate) fn new(stream: TcpStream, hello_timeout: Duration, exchange: Arc<Exchange>) -> Connection {
+    /// Tells `exchange` what passes.
+    pub(crate) fn new(stream: TcpStream, exchange: Arc<Exchange>) -> Connection {
         let open = metrics::gauge!(CONNECTIONS);
         open.increment(1);
         let (received, sent) = (metrics::counter!(RECEIVED_BYTES), metrics::counter!(SENT_BYTES));
-        let hello = Some(Hello::within(hello_timeout));
         Connection {
             stream,
             received,
@@ -56,7 +53,6 @@ impl Connection {
             received_here: 0,
             sent_here: 0,
             open,
-            hello,
             unread: Bytes::new(),
             exchange,
             closing: None,
@@ -132,9 +128,6 @@ impl AsyncRead for Connection {
         let count = came.len() as u64;
         self.received.increment(count);
         self.received_here += count;
-        if is_late(&mut self.hello, came, result.is_pending(), context) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
         result
     }
 }

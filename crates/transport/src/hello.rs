@@ -1,5 +1,6 @@
-//! The first bytes of a connection, which say whether HTTP/1 or HTTP/2 is spoken. hyper waits for them without a bound:
-//! without a deadline here, a client that says nothing would hold a connection for ever.
+//! The first bytes of a connection, which say whether HTTP/1 or HTTP/2 is spoken. Without TLS they are looked at before
+//! hyper gets the connection. With TLS the handshake says it, but hyper waits for HTTP/2's first bytes without a bound:
+//! without a deadline here, a client that says nothing more would hold a connection for ever.
 
 use crate::connection::Connection;
 use std::pin::Pin;
@@ -10,7 +11,7 @@ use tokio::time::Sleep;
 /// What an HTTP/2 client says first (RFC 9113 §3.4). Anything else is HTTP/1, which has a timeout of its own.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A client that has not said yet which HTTP it speaks.
+/// A client over TLS that has not said yet which HTTP it speaks.
 pub(crate) struct Hello {
     deadline: Pin<Box<Sleep>>,
     /// Bytes of the preface that have come.

@@ -192,7 +192,7 @@ where
         return;
     }
     let exchange: Arc<Exchange> = Arc::default();
-    let connection = Connection::new(stream, protocol.header_timeout, exchange.clone());
+    let connection = Connection::new(stream, exchange.clone());
     let service = Watched::new(service, exchange.clone());
     // What is large and soon over is on the heap: a task keeps room for all that it may ever be.
     let ready = tokio::select! {

@@ -14,9 +14,8 @@ use crate::{Body, Core};
 use carrack_domain::access::{UseUploads, WriteFile};
 use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::{Metadata, Precondition};
-use carrack_domain::upload::{Echo, Shape, Target, Upload, UploadState};
+use carrack_domain::upload::{Echo, Shape, Upload, UploadState};
 use carrack_domain::{Code, Error, Grant, Result, UploadId};
-use carrack_storage::StageKind;
 
 /// What an upload begins with whose bytes come in order, or that joins others.
 #[derive(Debug, Clone, Default)]
@@ -65,9 +64,15 @@ pub struct Progress {
 }
 
 impl Uploads {
-    /// A name for an upload about to be made.
-    pub fn name(&self) -> UploadId {
-        UploadId::generate(&*self.core.entropy)
+    /// An upload that brings its bytes in order, or joins others, as it is at its beginning.
+    pub(super) fn begin_in_order(
+        &self,
+        grant: &Grant<WriteFile>,
+        id: UploadId,
+        shape: Shape,
+        new: NewAppend,
+    ) -> Upload {
+        Upload { echo: new.echo, ..self.begin(grant, id, shape, new.content_type, new.metadata) }
     }
 
     /// The largest file, in bytes.
@@ -85,15 +90,11 @@ impl Uploads {
     ) -> Result<Progress> {
         let shape = Shape::Append { length: new.length, partial: new.partial };
         self.core.admit(grant.resource(), new.length, &Precondition::None).await?;
-        let upload = self.begin(grant, id, shape, new);
+        let upload = self.begin_in_order(grant, id, shape, new);
         let (core, maintenance) = (self.core.clone(), self.maintenance.clone());
         let claims = self.claims.clone();
         let work = async move {
-            core.storage.create_stage(upload.id, upload.length(), StageKind::Session).await?;
-            if let Err(error) = core.catalog.create_upload(&upload).await {
-                core.storage.discard_stage(upload.id).await?;
-                return Err(error);
-            }
+            core.open_session(&upload).await?;
             if upload.length() == Some(0) {
                 finish::when_whole(&core, &maintenance, &claims, &upload).await?;
                 return Ok(Progress { upload: core.catalog.upload(&id).await?, offset: Some(0) });
@@ -101,35 +102,6 @@ impl Uploads {
             Ok(Progress { upload, offset: Some(0) })
         };
         self.core.to_the_end(work).await
-    }
-
-    /// An upload as it is at its beginning.
-    pub(super) fn begin(
-        &self,
-        grant: &Grant<WriteFile>,
-        id: UploadId,
-        shape: Shape,
-        new: NewAppend,
-    ) -> Upload {
-        let now = self.core.clock.now();
-        let place = grant.resource().clone();
-        Upload {
-            id,
-            owner: grant.principal().subject().to_owned(),
-            target: Target {
-                bucket: place.bucket,
-                key: place.key,
-                content_type: new.content_type,
-                metadata: new.metadata,
-            },
-            shape,
-            echo: new.echo,
-            expected: Vec::new(),
-            only_create: false,
-            state: UploadState::Open,
-            created_at: now,
-            expires_at: now.after(self.core.limits.upload_ttl),
-        }
     }
 
     /// Where to go on. Whoever is writing is taken for dead: it is stopped, and what it received is recorded first, so

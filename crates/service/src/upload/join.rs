@@ -38,7 +38,7 @@ impl Uploads {
             return Err(Error::new(Code::InvalidConcatenation, detail));
         }
         self.core.admit(grant.resource(), None, &Precondition::None).await?;
-        let upload = self.begin(grant, id, Shape::Joined { length: None }, new);
+        let upload = self.begin_in_order(grant, id, Shape::Joined { length: None }, new);
         let (core, maintenance, claims) = (self.core.clone(), self.maintenance.clone(), self.claims.clone());
         let work = async move {
             let id = core.catalog.create_joined(&upload, &partials).await?;

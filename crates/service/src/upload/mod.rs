@@ -14,6 +14,7 @@ mod parts;
 mod put;
 mod receive;
 mod segment;
+mod session;
 mod whole;
 
 pub use append::{Append, Checksum, NewAppend, Progress};

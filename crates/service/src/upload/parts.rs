@@ -8,9 +8,9 @@ use crate::{Body, Core, metrics};
 use carrack_domain::access::{FileRef, UseUploads, WriteFile};
 use carrack_domain::digest::Digest;
 use carrack_domain::file::{Metadata, Precondition};
-use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState, ranges};
+use carrack_domain::upload::{PartPlan, Shape, StoredExtent, Upload, UploadState, ranges};
 use carrack_domain::{BucketName, Code, Error, Grant, Result, UploadId, access};
-use carrack_storage::{Flush, StageKind};
+use carrack_storage::Flush;
 use std::sync::Arc;
 
 /// The most uploads a listing shows.
@@ -64,32 +64,14 @@ impl Uploads {
         let plan = PartPlan::new(new.size, new.part_size, core.limits.part_size)?;
         let precondition = if new.only_create { Precondition::Absent } else { Precondition::None };
         core.admit(grant.resource(), Some(new.size), &precondition).await?;
-        let now = core.clock.now();
-        let place = grant.resource().clone();
         let upload = Upload {
-            id: UploadId::generate(&*core.entropy),
-            owner: grant.principal().subject().to_owned(),
-            target: Target {
-                bucket: place.bucket,
-                key: place.key,
-                content_type: new.content_type,
-                metadata: new.metadata,
-            },
-            shape: Shape::Parts(plan),
-            echo: Echo::default(),
             expected: new.digests,
             only_create: new.only_create,
-            state: UploadState::Open,
-            created_at: now,
-            expires_at: now.after(core.limits.upload_ttl),
+            ..self.begin(grant, self.name(), Shape::Parts(plan), new.content_type, new.metadata)
         };
         let core = self.core.clone();
         let work = async move {
-            core.storage.create_stage(upload.id, Some(plan.size()), StageKind::Session).await?;
-            if let Err(error) = core.catalog.create_upload(&upload).await {
-                core.storage.discard_stage(upload.id).await?;
-                return Err(error);
-            }
+            core.open_session(&upload).await?;
             Ok(upload)
         };
         self.core.to_the_end(work).await

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What has arrived is handed to the writer in batches of about this many bytes: at most two batches per upload are
 /// in memory, one being written and one being gathered.
-pub(super) const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// A body of up to so many bytes is gathered in memory before anything is done with it.
 pub(super) const SMALL_BYTES_MAX: u64 = 32 << 10;
@@ -122,19 +122,12 @@ pub(super) async fn receive(
     let mut received = 0;
     let mut batch = Batch::default();
     loop {
-        // With bytes in hand, look whether more are there already; without, wait for some.
         let arrived = if batch.is_empty() {
             next(body, cancelled).await?
-        } else if batch.bytes >= BATCH_BYTES {
-            writer.write(batch.take()).await?;
-            continue;
         } else {
-            match body.next().now_or_never() {
+            match batch.more(body, writer).await? {
                 Some(arrived) => arrived,
-                None => {
-                    writer.write(batch.take()).await?;
-                    continue;
-                }
+                None => continue,
             }
         };
         let Some(arrived) = arrived else { break };
@@ -144,9 +137,7 @@ pub(super) async fn receive(
         ::metrics::counter!(metrics::UPLOAD_BYTES).increment(bytes.len() as u64);
         batch.push(bytes);
     }
-    if !batch.is_empty() {
-        writer.write(batch.take()).await?;
-    }
+    batch.hand_over(writer).await?;
     expected.check_end(received)?;
     Ok(received)
 }
@@ -163,7 +154,7 @@ pub(super) async fn next(body: &mut Body, cancelled: &CancellationToken) -> Resu
 #[derive(Default)]
 pub(super) struct Batch {
     parts: Vec<Bytes>,
-    pub(super) bytes: usize,
+    bytes: usize,
 }
 
 impl Batch {
@@ -178,8 +169,28 @@ impl Batch {
         }
     }
 
-    pub(super) fn take(&mut self) -> Vec<Bytes> {
+    /// With bytes in hand: what else is there already, without waiting for it. When that is nothing, or the batch is
+    /// full, it is handed over instead: `None`.
+    pub(super) async fn more(
+        &mut self,
+        body: &mut Body,
+        writer: &mut dyn ExtentWriter,
+    ) -> Result<Option<Option<Result<Bytes>>>> {
+        if self.bytes < BATCH_BYTES
+            && let Some(arrived) = body.next().now_or_never()
+        {
+            return Ok(Some(arrived));
+        }
+        self.hand_over(writer).await?;
+        Ok(None)
+    }
+
+    /// Gives the writer what there is.
+    pub(super) async fn hand_over(&mut self, writer: &mut dyn ExtentWriter) -> Result<()> {
         self.bytes = 0;
-        std::mem::take(&mut self.parts)
+        match std::mem::take(&mut self.parts) {
+            none if none.is_empty() => Ok(()),
+            parts => writer.write(parts).await,
+        }
     }
 }

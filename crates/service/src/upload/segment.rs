@@ -2,13 +2,13 @@
 
 use super::claims::{Claim, superseded};
 use super::digests::{ExtentHasher, SharedHasher};
-use super::receive::{BATCH_BYTES, Batch, InProgress, next};
+use super::receive::{Batch, InProgress, next};
 use crate::{Body, Core, metrics};
 use bytes::Bytes;
 use carrack_domain::digest::{Algorithm, Piece};
 use carrack_domain::{Code, Error, Result, UploadId};
 use carrack_storage::{ExtentWriter, Flush};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -103,19 +103,11 @@ async fn fill(
                 Waited::Due => break Ended::Checkpoint,
                 Waited::Displaced(error) => break Ended::Failed(error),
             }
-        } else if batch.bytes >= BATCH_BYTES {
-            writer.write(batch.take()).await?;
-            if bounds.checkpoint.is_some_and(|(most, _)| bytes >= most) {
-                break Ended::Checkpoint;
-            }
-            continue;
         } else {
-            match body.next().now_or_never() {
+            match batch.more(body, writer).await? {
                 Some(arrived) => arrived,
-                None => {
-                    writer.write(batch.take()).await?;
-                    continue;
-                }
+                None if bounds.checkpoint.is_some_and(|(most, _)| bytes >= most) => break Ended::Checkpoint,
+                None => continue,
             }
         };
         let arrived: Bytes = match arrived {
@@ -131,9 +123,7 @@ async fn fill(
         due = due.or_else(|| bounds.checkpoint.map(|(_, after)| Instant::now() + after));
         batch.push(arrived);
     };
-    if !batch.is_empty() {
-        writer.write(batch.take()).await?;
-    }
+    batch.hand_over(writer).await?;
     Ok((bytes, ended))
 }
 

@@ -49,8 +49,12 @@ impl Uploads {
             self.core.storage.admit(length)?;
             match gather(body, length).await {
                 Gathered::Whole(bytes) if bytes.len() as u64 == length => {
-                    let upload =
-                        self.begin(grant, id, Shape::Append { length: Some(length), partial: false }, new);
+                    let upload = self.begin_in_order(
+                        grant,
+                        id,
+                        Shape::Append { length: Some(length), partial: false },
+                        new,
+                    );
                     let stored = self.at_once(upload, append.checksum, bytes).await;
                     appending::count(&stored);
                     return stored;

@@ -43,7 +43,7 @@ pub(crate) async fn accept(tls: &Tls, connection: Connection, within: Duration) 
             tracing::debug!(%error, "a connection ended in its TLS handshake");
             None
         }
-        // Either clock: that of the first byte, or that of the whole handshake.
+        // Either clock: the kernel's or ours.
         Ok(Err(Fault::Io(_))) | Err(_) => {
             count("none", "timed_out");
             None
