@@ -2,7 +2,10 @@
 //!
 //! Times are RFC 3339 in UTC with milliseconds; digests are lower-case hex; sizes and offsets are bytes.
 
+mod access;
 pub mod headers;
+
+pub use access::*;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -107,6 +110,17 @@ pub struct PutBucket {
     /// The most bytes its files and open uploads may have together; absent or null: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_bytes: Option<u64>,
+    /// How long a file is kept, in seconds: it is deleted within a minute after. Absent or null: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_seconds: Option<u64>,
+    /// Who may do what: `{"rules": [{"effect": "allow" | "deny", "actions": ["read", "write", "delete", "list",
+    /// "archive", "share"] | ["*"], "prefix": "a/b/", "to": ["everyone" | "role:guest" | "role:user" | "user:NAME"],
+    /// "when": {"ip": ["10.0.0.0/8"], "tls": true, "after": TIME, "before": TIME}}]}`. What no rule allows is denied, and
+    /// a rule that denies wins. Administrators are not bound. Absent or null: users may do everything in `default`, and
+    /// nobody anything elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub policy: Option<serde_json::Value>,
 }
 
 /// A bucket's facts.
@@ -116,6 +130,11 @@ pub struct Bucket {
     pub name: String,
     /// The most bytes its files and open uploads may have together; null: no limit.
     pub quota_bytes: Option<u64>,
+    /// How long a file is kept, in seconds; null: for ever.
+    pub retention_seconds: Option<u64>,
+    /// Who may do what, as in [`PutBucket::policy`]; null: the default.
+    #[schema(value_type = Option<Object>)]
+    pub policy: Option<serde_json::Value>,
     /// Bytes of its files.
     pub used_bytes: u64,
     /// Bytes promised to open uploads.

@@ -2,7 +2,7 @@
 
 use carrack_catalog::{Catalog, ListQuery, NewFile, Origin, SqliteCatalog, SqliteOptions};
 use carrack_domain::digest::{ContentDigest, PieceHasher};
-use carrack_domain::file::{Blob, Precondition};
+use carrack_domain::file::{Blob, BucketSettings, Precondition};
 use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
 use carrack_domain::{BlobId, BucketName, Key, KeyPrefix, Timestamp, UploadId};
 use std::num::NonZeroU64;
@@ -166,7 +166,7 @@ async fn run() -> Outcome {
     let options = SqliteOptions { path: directory.path().join("catalog.sqlite"), readers: 4, queue: 1024 };
     let catalog = Arc::new(SqliteCatalog::open(options.clone())?);
     let bucket = BucketName::parse("bench")?;
-    catalog.put_bucket(&bucket, None, NOW).await?;
+    catalog.put_bucket(&bucket, &BucketSettings::of_quota(None), NOW).await?;
     fill(&catalog, &bucket).await?;
     reads(&catalog, &bucket).await?;
     ledger(&catalog, &bucket).await?;

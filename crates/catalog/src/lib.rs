@@ -14,9 +14,11 @@ mod sqlite;
 
 use async_trait::async_trait;
 use carrack_domain::digest::Piece;
-use carrack_domain::file::{Blob, Bucket, File, Precondition};
+use carrack_domain::access::FileRef;
+use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
+use carrack_domain::token::Token;
 use carrack_domain::upload::{StoredExtent, Target, Upload};
-use carrack_domain::{BlobId, BucketName, Key, KeyPrefix, Result, Timestamp, UploadId};
+use carrack_domain::{BlobId, BucketName, Key, KeyPrefix, Result, Timestamp, TokenId, UploadId};
 
 pub use sqlite::{OpenError, SqliteCatalog, SqliteOptions};
 
@@ -92,6 +94,9 @@ pub enum Origin {
     Request,
     /// By a recorded upload, which becomes `Complete` in the same transaction.
     Session(UploadId),
+    /// Not at all: it is the content of this file, which must still have it in the same transaction, else
+    /// `file_not_found`.
+    Copy(FileRef),
     /// By an upload that was never open: it is recorded as `Complete` in the same transaction, without a ledger.
     Whole(Box<Upload>),
 }
@@ -158,11 +163,11 @@ pub struct ChunkList {
 /// See the module's documentation.
 #[async_trait]
 pub trait Catalog: Send + Sync + 'static {
-    /// Makes a bucket, or changes the quota of one. `quota_bytes: None` means no limit.
+    /// Makes a bucket, or sets all of this for one that is there.
     async fn put_bucket(
         &self,
         name: &BucketName,
-        quota_bytes: Option<u64>,
+        settings: &BucketSettings,
         now: Timestamp,
     ) -> Result<(Bucket, Outcome)>;
 
@@ -313,6 +318,28 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// Adds the BLAKE3 of a blob in pieces, learnt later. Nothing when the blob is unknown or not in pieces.
     async fn put_blake3(&self, blob: &BlobId, blake3: [u8; 32]) -> Result<()>;
+
+    /// Files of this size whose content has this SHA-256, or, without one, of whose content no SHA-256 is known; at most
+    /// `limit`, in no order.
+    async fn files_of_content(&self, size: u64, sha256: Option<[u8; 32]>, limit: usize) -> Result<Vec<File>>;
+
+    /// Records a token; `token_not_found` when its parent is gone.
+    async fn create_token(&self, token: &Token) -> Result<()>;
+
+    /// The token whose secret has this BLAKE3, expired or not; `token_not_found`.
+    async fn token_by_hash(&self, hash: &[u8; 32]) -> Result<Token>;
+
+    /// A token by its id, expired or not; `token_not_found`.
+    async fn token(&self, id: &TokenId) -> Result<Token>;
+
+    /// The tokens that are no sessions, oldest first, at most `limit`.
+    async fn tokens(&self, limit: usize) -> Result<Vec<Token>>;
+
+    /// Deletes a token and those made with it, and returns them all; `token_not_found`.
+    async fn delete_token(&self, id: &TokenId) -> Result<Vec<Token>>;
+
+    /// Deletes the tokens that have expired; how many.
+    async fn expire_tokens(&self, now: Timestamp) -> Result<u64>;
 
     /// Answers when the catalog can be read and written; the cause otherwise. For readiness.
     async fn check(&self) -> Result<()>;

@@ -54,6 +54,8 @@ codes! {
     InvalidKey = "invalid_key", Amend;
     /// A bucket name breaks the rules of [`crate::BucketName`].
     InvalidBucket = "invalid_bucket", Amend;
+    /// A policy of a bucket that cannot be read, or breaks its bounds.
+    InvalidPolicy = "invalid_policy", Amend;
     /// A digest header or field cannot be read.
     InvalidDigest = "invalid_digest", Amend;
     /// A protocol version that the server does not speak.
@@ -84,6 +86,10 @@ codes! {
     InvalidToken = "invalid_token", Refused;
     /// Valid credentials that do not suffice.
     Forbidden = "forbidden", Refused;
+    /// A signature that is not ours, or was made for another request.
+    InvalidSignature = "invalid_signature", Refused;
+    /// A URL or link that is not good from the caller's address.
+    WrongAddress = "wrong_address", Refused;
     /// No route has this path.
     RouteNotFound = "not_found", Absent;
     /// There is no such bucket.
@@ -92,6 +98,10 @@ codes! {
     FileNotFound = "file_not_found", Absent;
     /// There is no such upload, or the caller may not know of it.
     UploadNotFound = "upload_not_found", Absent;
+    /// There is no such access token.
+    TokenNotFound = "token_not_found", Absent;
+    /// A signed URL that was good and is not any more.
+    UrlExpired = "url_expired", Absent;
     /// The upload existed and ran out of time.
     UploadExpired = "upload_expired", Absent;
     /// The bucket still holds files or open uploads.

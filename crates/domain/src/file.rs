@@ -5,6 +5,7 @@ use crate::digest::ContentDigest;
 use crate::etag::ETag;
 use crate::id::BlobId;
 use crate::key::{BucketName, Key};
+use crate::policy::Policy;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -134,8 +135,8 @@ impl File {
 pub struct Bucket {
     /// Its name.
     pub name: BucketName,
-    /// The most bytes its files and open uploads may have together; `None` for no limit.
-    pub quota_bytes: Option<u64>,
+    /// What was set for it.
+    pub settings: BucketSettings,
     /// Bytes of its files.
     pub used_bytes: u64,
     /// Bytes promised to open uploads of known size.
@@ -144,6 +145,24 @@ pub struct Bucket {
     pub file_count: u64,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+/// What an administrator sets for a bucket.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BucketSettings {
+    /// The most bytes its files and open uploads may have together; `None` for no limit.
+    pub quota_bytes: Option<u64>,
+    /// How long a file is kept, in seconds, at least 1; `None` for ever.
+    pub retention_seconds: Option<u64>,
+    /// Who may do what; `None` where the default goes.
+    pub policy: Option<Policy>,
+}
+
+impl BucketSettings {
+    /// A quota and nothing else.
+    pub fn of_quota(quota_bytes: Option<u64>) -> BucketSettings {
+        BucketSettings { quota_bytes, ..BucketSettings::default() }
+    }
 }
 
 /// What must hold of the file that is replaced or deleted (RFC 9110 §13.1).

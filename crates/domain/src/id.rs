@@ -81,6 +81,10 @@ ids! {
     BlobId;
     /// Names an upload session and the stage that holds its bytes.
     UploadId;
+    /// Names an access token; it is not the token.
+    TokenId;
+    /// Names a link; it is not the link.
+    LinkId;
     /// Ties together what one request did, in logs, problems and the `X-Request-Id` header.
     TraceId;
 }

@@ -215,6 +215,36 @@ pub fn ranges(numbers: impl IntoIterator<Item = u64>) -> String {
     text
 }
 
+/// Reads what [`ranges`] writes, in any order, of numbers from 1 to `last`; each comes once, ascending. `invalid_part`
+/// for anything else.
+pub fn parse_ranges(text: &str, last: u64) -> Result<Vec<u64>> {
+    let wrong = || {
+        let text = text.chars().take(64).collect::<String>();
+        let detail = format!(
+            "'{}' are no parts of this upload: name them as 1-4,7, from 1 to {last}.",
+            text.escape_default()
+        );
+        Error::new(Code::InvalidPart, detail)
+    };
+    let number = |text: &str| {
+        let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|number| plain && (1..=last).contains(number)).ok_or_else(wrong)
+    };
+    let mut numbers = std::collections::BTreeSet::new();
+    let mut work = 0;
+    for run in text.split(',') {
+        let (from, to) = run.split_once('-').unwrap_or((run, run));
+        let (from, to): (u64, u64) = (number(from)?, number(to)?);
+        work += 1 + to.saturating_sub(from);
+        // Each part once or twice is a wish, a hundred times is not.
+        if from > to || work > 2 * PARTS_MAX {
+            return Err(wrong());
+        }
+        numbers.extend(from..=to);
+    }
+    Ok(numbers.into_iter().collect())
+}
+
 fn write_run(text: &mut String, run: Option<(u64, u64)>) {
     let Some((first, last)) = run else { return };
     if !text.is_empty() {
@@ -269,6 +299,12 @@ mod tests {
     fn ranges_and_gaps() {
         assert_eq!(ranges([1, 2, 3, 4, 7]), "1-4,7");
         assert_eq!(ranges([]), "");
+        assert_eq!(parse_ranges("1-4,7", 7).unwrap(), [1, 2, 3, 4, 7]);
+        assert_eq!(parse_ranges("7,2-3,3", 9).unwrap(), [2, 3, 7]);
+        for bad in ["", ",", "0", "8", "1-8", "3-2", "1-", "-1", "1,,2", "+1", "1 ", "a", "1-2-3", "99999999999999999999"] {
+            assert_eq!(parse_ranges(bad, 7).unwrap_err().code(), Code::InvalidPart, "{bad}");
+        }
+        assert!(parse_ranges("1", 0).is_err());
         assert_eq!(missing(8, [1, 2, 5]), "3-4,6-8");
         assert_eq!(missing(3, []), "1-3");
         assert_eq!(missing(3, [1, 2, 3]), "");

@@ -5,7 +5,8 @@ use crate::compress;
 use crate::render::{self, Response};
 use axum::http::StatusCode;
 use carrack_api::{BucketList, PutBucket};
-use carrack_domain::Result;
+use carrack_domain::file::BucketSettings;
+use carrack_domain::{Code, Error, Policy, Result};
 use carrack_domain::access::{ListBuckets, ManageBucket, authorize};
 use carrack_service::Outcome;
 
@@ -18,7 +19,14 @@ pub(crate) async fn list(call: Call) -> Result<Response> {
     compress::fresh(&call.headers, render::json(StatusCode::OK, &list)).await
 }
 
-/// Makes a bucket, or changes its quota.
+fn policy(value: serde_json::Value) -> Result<Policy> {
+    let wrong = |problem: String| Error::new(Code::InvalidPolicy, format!("The policy is none: {problem}."));
+    let policy: Policy = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
+    policy.check().map_err(wrong)?;
+    Ok(policy)
+}
+
+/// Makes a bucket, or sets its quota, retention and policy; what is left out goes back to its default.
 #[utoipa::path(
     put, path = "/v1/buckets/{bucket}", tag = "buckets", params(("bucket" = String, Path)), request_body = PutBucket,
     responses(
@@ -30,7 +38,12 @@ pub(crate) async fn list(call: Call) -> Result<Response> {
 pub(crate) async fn put(mut call: Call) -> Result<Response> {
     let grant = authorize::<ManageBucket>(&call.principal, call.bucket()?)?;
     let wished: PutBucket = call.json_or_default().await?;
-    let (bucket, outcome) = call.app.service.buckets.put(&grant, wished.quota_bytes).await?;
+    let settings = BucketSettings {
+        quota_bytes: wished.quota_bytes,
+        retention_seconds: wished.retention_seconds,
+        policy: wished.policy.map(policy).transpose()?,
+    };
+    let (bucket, outcome) = call.app.service.buckets.put(&grant, settings).await?;
     let status = match outcome {
         Outcome::Created => StatusCode::CREATED,
         Outcome::Replaced => StatusCode::OK,

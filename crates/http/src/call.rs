@@ -2,6 +2,7 @@
 
 use crate::App;
 use crate::body::RequestBody;
+use crate::credentials::{self, Caller};
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams};
 use axum::http::request::Parts;
@@ -30,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) body: RequestBody,
     /// In which form this connection can send the bytes of blobs.
     pub(crate) form: Form,
+    /// The name that a signed URL gives a download.
+    pub(crate) saved_as: Option<String>,
     uri: Uri,
     matched: Option<MatchedPath>,
     path: Option<RawPathParams>,
@@ -40,7 +43,7 @@ impl Call {
     /// Takes a request apart; `invalid_key` when a parameter of its path is not UTF-8.
     pub(crate) async fn new(
         app: Arc<App>,
-        principal: Principal,
+        caller: Caller,
         mut parts: Parts,
         body: RequestBody,
     ) -> Result<Call> {
@@ -62,7 +65,8 @@ impl Call {
             app,
             matched,
             uri: parts.uri,
-            principal,
+            principal: caller.principal,
+            saved_as: caller.signed.and_then(|signed| signed.filename),
             method: parts.method,
             headers: parts.headers,
             body,
@@ -96,6 +100,16 @@ impl Call {
     pub(crate) fn upload_id(&self) -> Result<UploadId> {
         UploadId::parse(self.param("id"))
             .ok_or_else(|| Error::new(Code::UploadNotFound, "There is no such upload."))
+    }
+
+    /// `{id}` of the path, of whatever kind.
+    pub(crate) fn id(&self) -> &str {
+        self.param("id")
+    }
+
+    /// Refuses to change something for a page of another site.
+    pub(crate) fn refuse_other_sites(&self) -> Result<()> {
+        credentials::refuse_other_sites(&self.method, &self.uri, &self.headers)
     }
 
     /// `{number}` of the path.

@@ -13,7 +13,7 @@ use carrack_api::{Chunk, Chunks, FileList};
 use carrack_domain::access::{DeleteFile, ListFiles, ReadFile, WriteFile, authorize};
 use carrack_domain::file::{File, Metadata};
 use carrack_domain::id::hex;
-use carrack_domain::{Code, Error, Grant, Result, Rope};
+use carrack_domain::{BucketName, Code, Error, Grant, Key, Result, Rope};
 use carrack_service::Outcome;
 use carrack_service::download::Kind;
 use carrack_service::file::PAGE_MAX;
@@ -127,9 +127,10 @@ fn head() {}
 fn content(call: &Call, file: &Arc<File>, rope: &Rope, sha256: Option<[u8; 32]>) -> Result<Answer> {
     let mut headers = call.app.representations.of(file, rope)?;
     let name = call.query("filename").filter(|name| !name.is_empty());
-    if name.is_some() || call.query("download").is_some() {
-        let name = name.unwrap_or(file.key.file_name());
-        headers.insert(CONTENT_DISPOSITION, disposition::header(call.query("download").is_some(), name));
+    let attached = call.query("download").is_some() || call.saved_as.is_some();
+    if name.is_some() || attached {
+        let name = call.saved_as.as_deref().or(name).unwrap_or(file.key.file_name());
+        headers.insert(CONTENT_DISPOSITION, disposition::header(attached, name));
     }
     if let Some(sha256) = sha256.filter(|digest| file.blob.digest.sha256.is_none_or(|known| known == *digest))
         && let Ok(value) = HeaderValue::try_from(digests::repr_digest(&sha256))
@@ -201,13 +202,14 @@ pub(crate) fn stored(file: &File, outcome: Outcome) -> Response {
     if let Ok(value) = HeaderValue::try_from(file.etag().as_str()) {
         response.headers_mut().insert(ETAG, value);
     }
-    if let Ok(value) = HeaderValue::try_from(path_of(file)) {
+    if let Ok(value) = HeaderValue::try_from(path_of(&file.bucket, &file.key)) {
         response.headers_mut().insert(LOCATION, value);
     }
     response
 }
 
-fn path_of(file: &File) -> String {
+/// The path of a file's URL.
+pub(crate) fn path_of(bucket: &BucketName, key: &Key) -> String {
     use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
     const PATH: &AsciiSet = &CONTROLS
         .add(b' ')
@@ -223,7 +225,7 @@ fn path_of(file: &File) -> String {
         .add(b'{')
         .add(b'|')
         .add(b'}');
-    format!("/v1/files/{}/{}", file.bucket, utf8_percent_encode(file.key.as_str(), PATH))
+    format!("/v1/files/{bucket}/{}", utf8_percent_encode(key.as_str(), PATH))
 }
 
 /// Deletes a file.

@@ -9,6 +9,7 @@ mod call;
 mod compress;
 mod conditional;
 mod cors;
+mod credentials;
 mod digests;
 mod disposition;
 mod files;
@@ -20,7 +21,9 @@ mod render;
 mod representation;
 mod rope;
 mod routes;
+mod sign;
 mod system;
+mod tokens;
 mod tus;
 mod uploads;
 mod zip;
@@ -32,6 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use cors::Cors;
+pub use credentials::Proxies;
 pub use openapi::document as openapi_document;
 pub use representation::Representations;
 pub use routes::router;
@@ -46,6 +50,8 @@ pub struct App {
     pub public_url: Option<String>,
     /// `http` or `https`: what is spoken here.
     pub scheme: &'static str,
+    /// Which proxies are believed when they say where a request comes from.
+    pub proxies: Proxies,
     /// Which web pages may talk to it.
     pub cors: Cors,
     /// A request body that brings no byte for so long is given up.

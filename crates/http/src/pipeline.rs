@@ -4,17 +4,18 @@ use crate::App;
 use crate::body::{ReadToEnd, Record, RequestBody};
 use crate::call::Call;
 use crate::cors::Cors;
+use crate::credentials;
 use crate::metrics::MethodLabel;
 use crate::problem;
 use crate::render::Response;
 use crate::routes::Route;
 use crate::tus;
 use axum::extract::Request;
-use axum::http::header::{AUTHORIZATION, CONNECTION, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
-use carrack_domain::{Action, Code, Error, Principal, Result, Role, TraceId};
+use carrack_domain::{Code, Result, TraceId};
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::Instrument;
@@ -120,39 +121,18 @@ async fn handle(
         app.service.health.refuse_while_draining()?;
     }
     let (parts, body) = request.into_parts();
-    let principal = principal(&app, route, &parts.headers)?;
+    let caller = credentials::caller(&app, route, &parts).await?;
+    let signed = caller.signed.is_some();
     let body = RequestBody::new(body, app.idle_timeout, read_to_end);
-    let call = Call::new(app, principal, parts, body).await?;
-    (route.handler)(call).await
-}
-
-/// Who is calling. What is public does not look at credentials, so a probe with a stale token still gets its answer.
-fn principal(app: &App, route: &Route, headers: &HeaderMap) -> Result<Principal> {
-    if route.action == Action::Public {
-        return app.service.access.authenticate(None);
+    let call = Call::new(app, caller, parts, body).await?;
+    let mut answer = (route.handler)(call).await?;
+    if signed {
+        // Whoever has the URL has the right: it is neither to be kept on the way nor told to other sites.
+        let headers = answer.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     }
-    let principal = app.service.access.authenticate(bearer(headers)?)?;
-    if principal.role() == Role::Guest {
-        return Err(Error::new(
-            Code::Unauthenticated,
-            "Credentials are needed: send 'Authorization: Bearer TOKEN'.",
-        ));
-    }
-    Ok(principal)
-}
-
-/// The bearer token of a request; none is fine, another scheme or two of them is not.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let token = value.to_str().ok().and_then(|text| {
-        let (scheme, token) = text.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    match (token, values.next()) {
-        (Some(token), None) => Ok(Some(token)),
-        _ => Err(Error::new(Code::InvalidToken, "The Authorization header is not 'Bearer TOKEN'.")),
-    }
+    Ok(answer)
 }
 
 /// Whether the connection can take another request after this one.

@@ -16,14 +16,15 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         Code::InvalidRequest
         | Code::InvalidKey
         | Code::InvalidBucket
+        | Code::InvalidPolicy
         | Code::InvalidDigest
         | Code::InvalidPart
         | Code::InvalidConcatenation
         | Code::LengthMismatch
         | Code::BodyIncomplete => StatusCode::BAD_REQUEST,
         Code::Unauthenticated | Code::InvalidToken => StatusCode::UNAUTHORIZED,
-        Code::Forbidden => StatusCode::FORBIDDEN,
-        Code::RouteNotFound | Code::BucketNotFound | Code::FileNotFound | Code::UploadNotFound => {
+        Code::Forbidden | Code::InvalidSignature | Code::WrongAddress => StatusCode::FORBIDDEN,
+        Code::RouteNotFound | Code::BucketNotFound | Code::FileNotFound | Code::UploadNotFound | Code::TokenNotFound => {
             StatusCode::NOT_FOUND
         }
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -35,7 +36,7 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         | Code::UploadShape
         | Code::PartConflict
         | Code::PartsMissing => StatusCode::CONFLICT,
-        Code::UploadExpired => StatusCode::GONE,
+        Code::UploadExpired | Code::UrlExpired => StatusCode::GONE,
         Code::PreconditionFailed | Code::UnsupportedVersion => StatusCode::PRECONDITION_FAILED,
         Code::TooLarge | Code::LengthExceeded | Code::QuotaExceeded => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

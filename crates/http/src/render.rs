@@ -60,7 +60,10 @@ pub(crate) fn file(file: &File) -> carrack_api::File {
 pub(crate) fn bucket(bucket: &Bucket) -> carrack_api::Bucket {
     carrack_api::Bucket {
         name: bucket.name.to_string(),
-        quota_bytes: bucket.quota_bytes,
+        quota_bytes: bucket.settings.quota_bytes,
+        retention_seconds: bucket.settings.retention_seconds,
+        // Text and lists have no way to fail.
+        policy: bucket.settings.policy.as_ref().and_then(|policy| serde_json::to_value(policy).ok()),
         used_bytes: bucket.used_bytes,
         reserved_bytes: bucket.reserved_bytes,
         file_count: bucket.file_count,

@@ -3,12 +3,13 @@
 use crate::call::Call;
 use crate::metrics::Meters;
 use crate::render::Response;
-use crate::{App, buckets, files, pipeline, system, tus, uploads, zip};
+use crate::{App, buckets, files, pipeline, sign, system, tokens, tus, uploads, zip};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::routing::{MethodFilter, on};
 use carrack_domain::error::Fact;
 use carrack_domain::{Action, Code, Error, Result};
+use carrack_service::keys::Purpose;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, OnceLock};
 
@@ -22,6 +23,8 @@ pub(crate) struct Route {
     pub(crate) path: &'static str,
     /// What has to be allowed; nothing but `Public` is reached without credentials.
     pub(crate) action: Action,
+    /// What a URL of it may be signed for.
+    pub(crate) signed: Option<Purpose>,
     pub(crate) handler: Handler,
     meters: OnceLock<Meters>,
 }
@@ -46,11 +49,21 @@ macro_rules! routes {
                 methods: methods!($methods),
                 path: $path,
                 action: Action::$action,
+                signed: signable($path),
                 handler: |call| Box::pin($handler(call)),
                 meters: OnceLock::new(),
             },
         )*]);
     };
+}
+
+/// What URLs of a route may be signed for; which method is a matter of the signature.
+fn signable(path: &str) -> Option<Purpose> {
+    match path {
+        "/v1/uploads/{id}/parts/{number}" => Some(Purpose::Part),
+        "/v1/files/{bucket}/{*key}" => Some(Purpose::File),
+        _ => None,
+    }
 }
 
 macro_rules! methods {
@@ -101,7 +114,16 @@ routes! {
     GET "/v1/uploads/{id}" Write uploads::status;
     DELETE "/v1/uploads/{id}" Write uploads::delete;
     PUT "/v1/uploads/{id}/parts/{number}" Write uploads::put_part;
+    GET "/v1/uploads/{id}/parts/{number}/url" Write sign::part_url;
+    POST "/v1/uploads/{id}/part-urls" Write sign::part_urls;
     POST "/v1/uploads/{id}/complete" Write uploads::complete;
+    POST "/v1/sign" Share sign::sign;
+    GET "/v1/tokens" Admin tokens::list;
+    POST "/v1/tokens" Admin tokens::create;
+    DELETE "/v1/tokens/{id}" Admin tokens::revoke;
+    GET "/v1/me" Identify tokens::me;
+    POST "/v1/session" Public tokens::begin_session;
+    DELETE "/v1/session" Public tokens::end_session;
     OPTIONS "/v1/tus" Public tus::options;
     POST "/v1/tus" Write tus::collection;
     OPTIONS "/v1/tus/" Public tus::options;
@@ -137,6 +159,7 @@ static NOWHERE: Route = Route {
     methods: &[],
     path: "(none)",
     action: Action::Public,
+    signed: None,
     handler: |_| {
         Box::pin(async {
             Err(Error::new(Code::RouteNotFound, "Nothing is at this path. /docs says what there is."))
@@ -150,6 +173,7 @@ static NO_SUCH_METHOD: Route = Route {
     methods: &[],
     path: "(method)",
     action: Action::Public,
+    signed: None,
     handler: |call| {
         Box::pin(async move {
             let allowed = allowed(call.matched_path());
@@ -215,7 +239,7 @@ mod tests {
     #[test]
     fn only_these_are_public() {
         let public: Vec<&Route> = ROUTES.iter().filter(|r| r.action == Action::Public).collect();
-        let tus = public.iter().filter(|r| r.path.starts_with("/v1/"));
+        let tus = public.iter().filter(|r| r.path.starts_with("/v1/tus"));
         assert!(
             tus.into_iter().all(|r| r.methods == [MethodFilter::OPTIONS]),
             "what a server can do is no secret"
@@ -230,6 +254,7 @@ mod tests {
                 "/docs",
                 "/docs/",
                 "/docs/{*rest}",
+                "/v1/session",
                 "/v1/tus",
                 "/v1/tus/",
                 "/v1/tus/{id}"

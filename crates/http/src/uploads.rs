@@ -15,11 +15,13 @@ use carrack_domain::{BucketName, Code, Error, Key, Result};
 use carrack_service::Outcome;
 use carrack_service::upload::{NewUpload, UploadStatus};
 
-/// Begins an upload in parts.
+/// Begins an upload in parts. Where `digest` names by its SHA-256 content that the caller may read, the file is there at
+/// once.
 #[utoipa::path(
     post, path = "/v1/uploads", tag = "uploads", request_body = CreateUpload,
     responses(
-        (status = 201, body = UploadCreated), (status = 400, body = carrack_api::Problem), (status = 404, body = carrack_api::Problem),
+        (status = 201, body = UploadCreated), (status = 200, description = "The file, at once.", body = carrack_api::File),
+        (status = 400, body = carrack_api::Problem), (status = 404, body = carrack_api::Problem),
         (status = 412, body = carrack_api::Problem), (status = 413, body = carrack_api::Problem), (status = 507, body = carrack_api::Problem),
     ),
     security(("bearer" = []))
@@ -41,6 +43,9 @@ pub(crate) async fn create(mut call: Call) -> Result<Response> {
         digests: call::json_digests(&wished.digest)?,
         only_create,
     };
+    if let Some(file) = call.app.service.uploads.instant(&grant, &new).await? {
+        return Ok(stored(&file, Outcome::Replaced));
+    }
     let upload = call.app.service.uploads.create(&grant, new).await?;
     let url = format!("{}/v1/uploads/{}", call.base_url(), upload.id);
     let plan = upload.parts()?;

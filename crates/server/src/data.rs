@@ -1,10 +1,11 @@
-//! The data folder: made, locked against a second server, with the first administrator's token.
+//! The data folder: made, locked against a second server, with the first administrator's token and the signing keys.
 
 use carrack_domain::Entropy;
 use carrack_domain::id::hex;
+use carrack_service::keys::Secret;
 use rustix::fs::FlockOperation;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -66,19 +67,14 @@ pub(crate) fn root_token(folder: &DataFolder, entropy: &dyn Entropy) -> Result<S
     let mut bytes = [0; 32];
     entropy.fill(&mut bytes);
     let token = hex(&bytes);
-    write_token(folder, &path, &token)
+    write_secret(&folder.path, "root-token", &token)
         .map_err(|error| format!("cannot write the root token {shown}: {error}"))?;
     tracing::info!(path = shown, "made a root token; it is in this file");
     Ok(token)
 }
 
 fn read_token(path: &Path) -> io::Result<Option<String>> {
-    let mut text = String::new();
-    match File::open(path) {
-        Ok(mut file) => file.read_to_string(&mut text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let Some(text) = read(path)? else { return Ok(None) };
     let token = text.trim();
     if token.is_empty() {
         return Err(io::Error::other("the file is empty: delete it, and the next start makes a new token"));
@@ -86,12 +82,47 @@ fn read_token(path: &Path) -> io::Result<Option<String>> {
     Ok(Some(token.to_owned()))
 }
 
+fn read(path: &Path) -> io::Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Written aside and renamed, so that a crash leaves no half of it.
-fn write_token(folder: &DataFolder, path: &Path, token: &str) -> io::Result<()> {
-    let aside = folder.path.join("root-token.new");
+fn write_secret(folder: &Path, name: &str, text: &str) -> io::Result<()> {
+    let aside = folder.join(format!("{name}.new"));
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
-    writeln!(file, "{token}")?;
+    writeln!(file, "{text}")?;
     file.sync_all()?;
-    std::fs::rename(&aside, path)?;
-    File::open(&folder.path)?.sync_all()
+    std::fs::rename(&aside, folder.join(name))?;
+    File::open(folder)?.sync_all()
+}
+
+/// The keys that the folder has, for where the settings have none: read from its file, which the first start makes.
+pub(crate) fn signing_keys(folder: &Path, entropy: &dyn Entropy) -> Result<Vec<Secret>, String> {
+    const NAME: &str = "signing-keys";
+    let path = folder.join(NAME);
+    let shown = path.display();
+    let text = match read(&path).map_err(|error| format!("cannot read the signing keys {shown}: {error}"))? {
+        Some(text) => text,
+        None => {
+            let (mut kid, mut secret) = ([0; 4], [0; 32]);
+            entropy.fill(&mut kid);
+            entropy.fill(&mut secret);
+            let line = format!("{} {}", hex(&kid), hex(&secret));
+            write_secret(folder, NAME, &line)
+                .map_err(|error| format!("cannot write the signing keys {shown}: {error}"))?;
+            tracing::info!(path = %shown, "made a signing key; it is in this file");
+            line
+        }
+    };
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let keys = lines.map(|line| {
+        let (kid, secret) = line.split_once(' ')?;
+        Some(Secret { kid: kid.to_owned(), secret: secret.trim().to_owned() })
+    });
+    keys.collect::<Option<Vec<_>>>()
+        .ok_or_else(|| format!("the signing keys {shown} have a line that is not \"KID SECRET\""))
 }

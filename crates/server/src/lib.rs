@@ -3,6 +3,7 @@
 mod config;
 mod data;
 mod lifecycle;
+mod reload;
 mod system;
 mod telemetry;
 mod tls;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 pub fn run(flags: Flags) -> ExitCode {
     let outcome = config::load(&flags).map_err(|error| error.to_string()).and_then(|config| {
         telemetry::start_logging(&config.telemetry);
-        lifecycle::run(config)
+        lifecycle::run(config, flags)
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,12 +1,14 @@
 //! From settings to a serving process and back: open the rooms, recover, serve, drain, close.
 
-use crate::config::{CatalogKind, Config, StorageKind};
+use crate::config::{CatalogKind, Config, Flags, StorageKind};
 use crate::data::{self, DataFolder};
+use crate::reload::{self, Reload};
 use crate::system::{SystemClock, SystemEntropy};
 use crate::{telemetry, tls};
 use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
-use carrack_http::App;
-use carrack_service::access::Access;
+use carrack_domain::policy::AddressRange;
+use carrack_http::{App, Proxies};
+use carrack_service::access;
 use carrack_service::facts::Facts;
 use carrack_service::{Core, Limits, Service};
 use carrack_storage::{LocalOptions, LocalStore, Storage};
@@ -34,7 +36,7 @@ const RECONCILE_EVERY: Duration = Duration::from_secs(24 * 3600);
 const BOOKKEEPING_GRACE: Duration = Duration::from_secs(10);
 
 /// Serves until a signal; the error is a sentence for the operator.
-pub(crate) fn run(config: Config) -> Result<(), String> {
+pub(crate) fn run(config: Config, flags: Flags) -> Result<(), String> {
     let metrics = telemetry::start_metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -42,7 +44,7 @@ pub(crate) fn run(config: Config) -> Result<(), String> {
         .thread_name("carrack")
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    runtime.block_on(serve(config, metrics))
+    runtime.block_on(serve(config, flags, metrics))
 }
 
 /// The rooms, opened.
@@ -53,7 +55,7 @@ struct Rooms {
     _folder: DataFolder,
 }
 
-async fn serve(config: Config, metrics: PrometheusHandle) -> Result<(), String> {
+async fn serve(config: Config, flags: Flags, metrics: PrometheusHandle) -> Result<(), String> {
     // Before anything is opened: a signal from now on is a clean stop.
     let (stop, reload) = listen_for_signals()?;
     let tls = tls::load(&config.tls)?;
@@ -63,13 +65,20 @@ async fn serve(config: Config, metrics: PrometheusHandle) -> Result<(), String> 
     background.spawn(maintain(rooms.service.clone(), idle.clone()));
     background.spawn(reconcile(rooms.service.clone(), idle.clone()));
     background.spawn(upkeep(metrics.clone(), idle.clone()));
-    background.spawn(tls::reload_on(reload, tls.clone(), idle.clone()));
+    let reloading = Reload {
+        flags,
+        data: config.data.clone(),
+        tls: tls.clone(),
+        service: rooms.service.clone(),
+    };
+    background.spawn(reloading.run(reload, idle.clone()));
     let app = App {
         service: rooms.service.clone(),
         traces: carrack_http::Traces::new(&SystemEntropy),
         public_url: Some(config.server.public_url.trim_end_matches('/').to_owned())
             .filter(|url| !url.is_empty()),
         scheme: if tls.is_some() { "https" } else { "http" },
+        proxies: proxies(&config.server.trusted_proxies),
         cors: carrack_http::Cors::new(config.server.cors_origins.clone()),
         idle_timeout: config.server.idle_timeout,
         representations: carrack_http::Representations::default(),
@@ -89,6 +98,11 @@ async fn serve(config: Config, metrics: PrometheusHandle) -> Result<(), String> 
         .await
         .map_err(|error| format!("the catalog could not be closed: {}", error.chain()))?;
     served
+}
+
+/// The ranges were checked with the settings.
+fn proxies(ranges: &[String]) -> Proxies {
+    Proxies::new(ranges.iter().filter_map(|range| AddressRange::parse(range)).collect())
 }
 
 async fn listen(
@@ -136,7 +150,11 @@ async fn open(config: &Config) -> Result<Rooms, String> {
     let folder = data::open(&config.data)?;
     let storage = open_storage(config, &folder)?;
     let catalog = open_catalog(config, &folder, &*storage).await?;
-    let token = data::root_token(&folder, &SystemEntropy)?;
+    let access = access::Options {
+        root_token: data::root_token(&folder, &SystemEntropy)?,
+        keys: reload::ring(&config.auth, &folder.path)?,
+        anonymous_read: config.auth.anonymous_read,
+    };
     let tasks = TaskTracker::new();
     let core = Core {
         catalog: catalog.clone(),
@@ -153,13 +171,18 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         },
         tasks: tasks.clone(),
     };
-    let service = Arc::new(Service::new(core, Access::new(&token)));
+    let service = Arc::new(Service::new(core, access));
     service.maintenance.recover().await.map_err(|error| format!("recovery failed: {}", error.chain()))?;
     service
         .buckets
         .ensure_default()
         .await
         .map_err(|error| format!("the catalog is not usable: {}", error.chain()))?;
+    service
+        .access
+        .read_policies()
+        .await
+        .map_err(|error| format!("the policies cannot be read: {}", error.chain()))?;
     Ok(Rooms { service, catalog, tasks, _folder: folder })
 }
 

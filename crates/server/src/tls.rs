@@ -6,8 +6,6 @@ use carrack_domain::Clock;
 use carrack_transport::{Tls, TlsError, TlsOptions};
 use std::path::Path;
 use std::sync::Arc;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 /// What HTTPS is spoken with, if it is; the error is a sentence for the operator.
 pub(crate) fn load(settings: &config::Tls) -> Result<Option<Arc<Tls>>, String> {
@@ -24,20 +22,14 @@ pub(crate) fn load(settings: &config::Tls) -> Result<Option<Arc<Tls>>, String> {
     Ok(Some(Arc::new(tls)))
 }
 
-/// Reads the certificate again whenever `reload` is notified. A pair that is no good is logged, the old one stays.
-pub(crate) async fn reload_on(reload: Arc<Notify>, tls: Option<Arc<Tls>>, stop: CancellationToken) {
-    while stop.run_until_cancelled(reload.notified()).await.is_some() {
-        let Some(tls) = tls.clone() else {
-            tracing::info!("SIGHUP: there is nothing to reload");
-            continue;
-        };
-        match tokio::task::spawn_blocking(move || tls.reload(now())).await {
-            Ok(Ok(())) => tracing::info!("SIGHUP: the TLS certificate was read again"),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "SIGHUP: the new TLS certificate is no good; the old one stays")
-            }
-            Err(error) => tracing::error!(%error, "SIGHUP: the TLS certificate could not be read again"),
+/// Reads the certificate again. A pair that is no good is logged, the old one stays.
+pub(crate) async fn reload(tls: Arc<Tls>) {
+    match tokio::task::spawn_blocking(move || tls.reload(now())).await {
+        Ok(Ok(())) => tracing::info!("SIGHUP: the TLS certificate was read again"),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "SIGHUP: the new TLS certificate is no good; the old one stays")
         }
+        Err(error) => tracing::error!(%error, "SIGHUP: the TLS certificate could not be read again"),
     }
 }
 

@@ -3,9 +3,10 @@
 use crate::Core;
 use crate::maintenance::Maintenance;
 use carrack_catalog::{ChunkList, ListQuery, Listing};
-use carrack_domain::access::{DeleteFile, ListFiles, ReadFile};
+use carrack_domain::access::{DeleteFile, FileRef, ListFiles, ReadFile, authorize};
+use carrack_domain::error::Class;
 use carrack_domain::file::{File, Precondition};
-use carrack_domain::{ByteRange, Error, Grant, Result, Rope};
+use carrack_domain::{ByteRange, Error, Grant, Principal, Result, Rope};
 use carrack_storage::Form;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
@@ -17,6 +18,10 @@ pub const PAGE_MAX: usize = 1000;
 /// Chunks are at least this large, and doubled until a file has at most [`CHUNKS_MAX`].
 const CHUNK_BYTES_MIN: u64 = 4 << 20;
 const CHUNKS_MAX: u64 = 10_000;
+/// How many files are looked at for content that is there already.
+const CANDIDATES_MAX: usize = 64;
+/// How many bytes of them are read at most, if nobody has before: the client waits.
+const READ_BYTES_MAX: u64 = 1 << 30;
 /// How many files are read from end to end at once, for chunk lists and digests.
 const READING_MAX: usize = 2;
 
@@ -97,6 +102,46 @@ impl Files {
         let sha256 = hasher.finalize().into();
         self.core.facts.put_sha256(grant.resource(), file.blob.id, sha256).await?;
         Ok(sha256)
+    }
+
+    /// A file of this size and SHA-256 that `principal` may read: what it may not read does not count, so that nobody
+    /// learns of content that is not theirs. Of files whose SHA-256 is not known yet some are read, once for ever.
+    pub(crate) async fn with_content(
+        &self,
+        principal: &Principal,
+        size: u64,
+        sha256: [u8; 32],
+    ) -> Result<Option<Arc<File>>> {
+        let readable = |file: File| {
+            authorize::<ReadFile>(principal, FileRef { bucket: file.bucket, key: file.key }).ok()
+        };
+        let known = self.core.catalog.files_of_content(size, Some(sha256), CANDIDATES_MAX).await?;
+        let mut unknown = Vec::new();
+        let mut grants: Vec<_> = known.into_iter().filter_map(readable).collect();
+        if grants.is_empty() {
+            unknown = self.core.catalog.files_of_content(size, None, CANDIDATES_MAX).await?;
+        }
+        let affordable = READ_BYTES_MAX.checked_div(size).unwrap_or(u64::MAX);
+        let affordable = usize::try_from(affordable).unwrap_or(usize::MAX);
+        grants.extend(unknown.into_iter().filter_map(readable).take(affordable));
+        for grant in &grants {
+            match self.sha256(grant).await {
+                Ok(found) if found == sha256 => {}
+                Ok(_) => continue,
+                Err(error) if error.code().class() == Class::Absent => continue,
+                Err(error) => return Err(error),
+            }
+            // Looked at once more: it may have been replaced meanwhile.
+            match self.get(grant).await {
+                Ok(file) if file.blob.size == size && file.blob.digest.sha256 == Some(sha256) => {
+                    return Ok(Some(file));
+                }
+                Ok(_) => {}
+                Err(error) if error.code().class() == Class::Absent => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// The file with the BLAKE3 of its content, which of one that was put together from pieces is not known at first: it

@@ -9,8 +9,10 @@ pub mod download;
 pub mod facts;
 pub mod file;
 pub mod health;
+pub mod keys;
 pub mod maintenance;
 pub mod metrics;
+pub mod signed;
 pub mod upload;
 
 use bytes::Bytes;
@@ -76,11 +78,11 @@ impl Core {
 /// The product.
 pub struct Service {
     /// Who is calling.
-    pub access: access::Access,
+    pub access: Arc<access::Access>,
     /// Buckets.
     pub buckets: bucket::Buckets,
     /// Facts of files, listings, deletion.
-    pub files: file::Files,
+    pub files: Arc<file::Files>,
     /// What comes in.
     pub uploads: upload::Uploads,
     /// What goes out.
@@ -95,17 +97,19 @@ pub struct Service {
 
 impl Service {
     /// The product over these rooms.
-    pub fn new(core: Core, access: access::Access) -> Service {
+    pub fn new(core: Core, access: access::Options) -> Service {
         let core = Arc::new(core);
+        let access = Arc::new(access::Access::new(core.clone(), access));
         let manifests = Arc::new(archive::Manifests::default());
         let readings = Arc::new(download::Readings::default());
         let maintenance = maintenance::Maintenance::new(core.clone(), manifests.clone(), readings.clone());
         let maintenance = Arc::new(maintenance);
+        let files = Arc::new(file::Files::new(core.clone(), maintenance.clone()));
         Service {
+            buckets: bucket::Buckets::new(core.clone(), access.clone()),
             access,
-            buckets: bucket::Buckets::new(core.clone()),
-            files: file::Files::new(core.clone(), maintenance.clone()),
-            uploads: upload::Uploads::new(core.clone(), maintenance.clone()),
+            uploads: upload::Uploads::new(core.clone(), maintenance.clone(), files.clone()),
+            files,
             downloads: download::Downloads::new(core.clone(), readings),
             archives: archive::Archives::new(core.clone(), manifests),
             health: health::Health::new(core),

@@ -7,6 +7,7 @@ use hyper::{Request, Response};
 use pin_project_lite::pin_project;
 use std::convert::Infallible;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -71,18 +72,20 @@ impl Drop for UnderWay {
 pub(crate) struct Watched<S, B> {
     service: S,
     exchange: Arc<Exchange>,
+    /// Where the connection comes from; every request is told.
+    address: Option<SocketAddr>,
     body: PhantomData<fn() -> B>,
 }
 
 impl<S: Clone, B> Clone for Watched<S, B> {
     fn clone(&self) -> Watched<S, B> {
-        Watched::new(self.service.clone(), self.exchange.clone())
+        Watched::new(self.service.clone(), self.exchange.clone(), self.address)
     }
 }
 
 impl<S, B> Watched<S, B> {
-    pub(crate) fn new(service: S, exchange: Arc<Exchange>) -> Watched<S, B> {
-        Watched { service, exchange, body: PhantomData }
+    pub(crate) fn new(service: S, exchange: Arc<Exchange>, address: Option<SocketAddr>) -> Watched<S, B> {
+        Watched { service, exchange, address, body: PhantomData }
     }
 }
 
@@ -99,6 +102,9 @@ where
         // HTTP/1 passes a body's bytes to our socket as they are; HTTP/2 copies them into frames.
         if request.version() <= hyper::Version::HTTP_11 {
             request.extensions_mut().insert(carrack_mapped::Recognised);
+        }
+        if let Some(address) = self.address {
+            request.extensions_mut().insert(address);
         }
         let under_way = Some(UnderWay::begin(&self.exchange));
         Answering { answer: Oneshot::new(self.service.clone(), request), under_way }

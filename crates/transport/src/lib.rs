@@ -191,8 +191,9 @@ where
         return;
     }
     let exchange: Arc<Exchange> = Arc::default();
+    let address = stream.peer_addr().ok();
     let connection = Connection::new(stream, exchange.clone());
-    let service = Watched::new(service, exchange.clone());
+    let service = Watched::new(service, exchange.clone(), address);
     // What is large and soon over is on the heap: a task keeps room for all that it may ever be.
     let ready = tokio::select! {
         ready = Box::pin(prepare(connection, &protocol)) => ready,

@@ -10,14 +10,14 @@ pub(super) async fn life(catalog: &dyn Catalog) {
     assert!(catalog.buckets().await.unwrap().is_empty());
 
     put_bucket(catalog, &b, None).await;
-    let (made, outcome) = catalog.put_bucket(&a, Some(10), NOW).await.unwrap();
-    assert_eq!((outcome, made.quota_bytes, made.created_at), (Outcome::Created, Some(10), NOW));
+    let (made, outcome) = catalog.put_bucket(&a, &BucketSettings::of_quota(Some(10)), NOW).await.unwrap();
+    assert_eq!((outcome, made.settings.quota_bytes, made.created_at), (Outcome::Created, Some(10), NOW));
     assert_eq!((made.used_bytes, made.reserved_bytes, made.file_count), (0, 0, 0));
     assert_eq!(catalog.bucket(&a).await.unwrap(), made);
-    let (changed, outcome) = catalog.put_bucket(&a, None, later(5)).await.unwrap();
-    assert_eq!((outcome, changed.quota_bytes, changed.created_at), (Outcome::Replaced, None, NOW));
-    let (changed, _) = catalog.put_bucket(&a, Some(0), later(5)).await.unwrap();
-    assert_eq!(changed.quota_bytes, Some(0), "a quota of nothing is not no quota");
+    let (changed, outcome) = catalog.put_bucket(&a, &BucketSettings::of_quota(None), later(5)).await.unwrap();
+    assert_eq!((outcome, changed.settings.quota_bytes, changed.created_at), (Outcome::Replaced, None, NOW));
+    let (changed, _) = catalog.put_bucket(&a, &BucketSettings::of_quota(Some(0)), later(5)).await.unwrap();
+    assert_eq!(changed.settings.quota_bytes, Some(0), "a quota of nothing is not no quota");
     let names: Vec<_> = catalog.buckets().await.unwrap().into_iter().map(|bucket| bucket.name).collect();
     assert_eq!(names, [a.clone(), b.clone()], "by name");
 
@@ -66,13 +66,13 @@ pub(super) async fn numbers_beyond_i64(catalog: &dyn Catalog) {
     let name = bucket_name("large");
     let most = i64::MAX as u64;
     assert_code(
-        catalog.put_bucket(&name, Some(u64::MAX), NOW).await,
+        catalog.put_bucket(&name, &BucketSettings::of_quota(Some(u64::MAX)), NOW).await,
         Code::InvalidRequest,
         "a quota of u64::MAX",
     );
     assert_code(catalog.bucket(&name).await, Code::BucketNotFound, "refused");
     put_bucket(catalog, &name, Some(most)).await;
-    assert_eq!(catalog.bucket(&name).await.unwrap().quota_bytes, Some(most));
+    assert_eq!(catalog.bucket(&name).await.unwrap().settings.quota_bytes, Some(most));
     for quota in [Some(most), None] {
         put_bucket(catalog, &name, quota).await;
         for size in [most + 1, u64::MAX] {

@@ -21,7 +21,7 @@ mod uploads;
 
 use crate::{Catalog, NewFile, Origin};
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest, PieceHasher};
-use carrack_domain::file::{Blob, Metadata, Precondition};
+use carrack_domain::file::{Blob, BucketSettings, Metadata, Precondition};
 use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
 use carrack_domain::{BlobId, BucketName, Code, Key, KeyPrefix, Result, Timestamp, UploadId};
 use std::fmt::Debug;
@@ -81,7 +81,7 @@ async fn closes(catalog: Arc<dyn Catalog>) {
     catalog.close().await.expect("close");
     assert_code(catalog.bucket(&name).await, Code::ShuttingDown, "bucket after close");
     assert_code(catalog.buckets().await, Code::ShuttingDown, "buckets after close");
-    assert_code(catalog.put_bucket(&name, None, NOW).await, Code::ShuttingDown, "put_bucket after close");
+    assert_code(catalog.put_bucket(&name, &BucketSettings::of_quota(None), NOW).await, Code::ShuttingDown, "put_bucket after close");
     assert_code(catalog.check().await, Code::ShuttingDown, "check after close");
 }
 
@@ -130,7 +130,7 @@ fn prefix(text: &str) -> KeyPrefix {
 }
 
 async fn put_bucket(catalog: &dyn Catalog, name: &BucketName, quota: Option<u64>) {
-    catalog.put_bucket(name, quota, NOW).await.expect("put_bucket");
+    catalog.put_bucket(name, &BucketSettings::of_quota(quota), NOW).await.expect("put_bucket");
 }
 
 fn blob_id(number: u64) -> BlobId {

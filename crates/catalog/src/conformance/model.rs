@@ -196,7 +196,7 @@ impl Walk<'_> {
         let model = &self.model;
         let found = self.catalog.bucket(&self.bucket).await.unwrap();
         assert_eq!(
-            (found.quota_bytes, found.used_bytes, found.reserved_bytes, found.file_count),
+            (found.settings.quota_bytes, found.used_bytes, found.reserved_bytes, found.file_count),
             (model.quota, model.used(), model.reserved(), model.files.len() as u64),
             "after step {step}"
         );

@@ -3,9 +3,12 @@
 use super::error::Done;
 use super::rows::{self, unsigned};
 use crate::Outcome;
-use carrack_domain::file::Bucket;
+use carrack_domain::file::{Bucket, BucketSettings};
 use carrack_domain::{BucketName, Code, Error, Key, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
+
+/// A hundred years: what is longer is for ever.
+const RETENTION_SECONDS_MAX: i64 = 100 * 366 * 24 * 3600;
 
 /// The account of a bucket within a transaction.
 #[derive(Debug, Clone, Copy)]
@@ -95,25 +98,37 @@ pub(super) fn generation(connection: &Connection, name: &BucketName) -> Done<u64
 pub(super) fn put(
     connection: &Connection,
     name: &BucketName,
-    quota_bytes: Option<u64>,
+    settings: &BucketSettings,
     now: Timestamp,
 ) -> Done<(Bucket, Outcome)> {
-    let quota = quota_bytes.map(quota_number).transpose()?;
-    let mut statement = connection.prepare_cached("UPDATE bucket SET quota_bytes = ?2 WHERE name = ?1")?;
-    if statement.execute(params![name.as_str(), quota])? > 0 {
+    let quota = settings.quota_bytes.map(quota_number).transpose()?;
+    let retention = settings.retention_seconds.map(retention_number).transpose()?;
+    let policy = settings.policy.as_ref().map(rows::policy_text).transpose()?;
+    let mut statement = connection.prepare_cached(
+        "UPDATE bucket SET quota_bytes = ?2, retention_seconds = ?3, policy = ?4 WHERE name = ?1",
+    )?;
+    if statement.execute(params![name.as_str(), quota, retention, policy])? > 0 {
         return Ok((get(connection, name)?, Outcome::Replaced));
     }
     let mut statement = connection.prepare_cached(
-        "INSERT INTO bucket (name, quota_bytes, created_at, generation) \
-         SELECT ?1, ?2, ?3, value + 1 FROM meta WHERE name = 'generation_floor'",
+        "INSERT INTO bucket (name, quota_bytes, retention_seconds, policy, created_at, generation) \
+         SELECT ?1, ?2, ?3, ?4, ?5, value + 1 FROM meta WHERE name = 'generation_floor'",
     )?;
-    statement.execute(params![name.as_str(), quota, now.as_millis()])?;
+    statement.execute(params![name.as_str(), quota, retention, policy, now.as_millis()])?;
     Ok((get(connection, name)?, Outcome::Created))
 }
 
 fn quota_number(quota: u64) -> Done<i64> {
     let detail = format!("The quota may be at most {} bytes: leave it out for no limit.", i64::MAX);
     Ok(i64::try_from(quota).map_err(|_| Error::new(Code::InvalidRequest, detail))?)
+}
+
+fn retention_number(seconds: u64) -> Done<i64> {
+    let detail = format!(
+        "retention_seconds is a number from 1 to {RETENTION_SECONDS_MAX}: leave it out to keep files for ever."
+    );
+    let number = i64::try_from(seconds).ok().filter(|number| (1..=RETENTION_SECONDS_MAX).contains(number));
+    Ok(number.ok_or_else(|| Error::new(Code::InvalidRequest, detail))?)
 }
 
 pub(super) fn delete(connection: &Connection, name: &BucketName) -> Done<()> {

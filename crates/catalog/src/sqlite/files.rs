@@ -30,6 +30,29 @@ pub(super) fn get(connection: &Connection, bucket: &BucketName, key: &Key) -> Do
     }
 }
 
+pub(super) fn of_content(
+    connection: &Connection,
+    size: u64,
+    sha256: Option<[u8; 32]>,
+    limit: usize,
+) -> Done<Vec<File>> {
+    // Nothing is as large as what the column cannot hold.
+    let Ok(size) = i64::try_from(size) else { return Ok(Vec::new()) };
+    let condition = if sha256.is_some() { "sha256 = ?2" } else { "sha256 IS NULL AND ?2 IS NULL" };
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {}, bucket.name FROM file JOIN bucket ON bucket.id = file.bucket_id \
+         WHERE size = ?1 AND {condition} LIMIT ?3",
+        rows::FILE
+    ))?;
+    let mut found = statement.query(params![size, sha256, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let mut files = Vec::new();
+    while let Some(row) = found.next()? {
+        let bucket = rows::bucket_name(row, 12)?;
+        files.push(rows::file(row, &bucket)?);
+    }
+    Ok(files)
+}
+
 fn not_found(bucket: &BucketName, key: &Key) -> Error {
     Error::new(Code::FileNotFound, format!("There is no file {key} in the bucket {bucket}."))
 }
@@ -62,6 +85,13 @@ pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<Committed> 
     let reservations = match &new.origin {
         Origin::Session(upload) => uploads::finishing(connection, upload, new.blob.id)?,
         Origin::Request | Origin::Whole(_) => Vec::new(),
+        Origin::Copy(source) => {
+            let there = get(connection, &source.bucket, &source.key)?;
+            if there.blob.id != new.blob.id {
+                return Err(not_found(&source.bucket, &source.key).into());
+            }
+            Vec::new()
+        }
     };
     let present = present(connection, &account, &new.target.key)?;
     require(&new.precondition, present.as_ref())?;
@@ -86,7 +116,7 @@ pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<Committed> 
         buckets::reserve(connection, &held.bucket, -held.size)?;
     }
     match &new.origin {
-        Origin::Request => {}
+        Origin::Request | Origin::Copy(_) => {}
         Origin::Session(upload) => uploads::complete(connection, upload, &file)?,
         Origin::Whole(upload) => {
             uploads::insert(connection, upload)?;

@@ -13,6 +13,7 @@ mod listing;
 mod open;
 mod readers;
 mod rows;
+mod tokens;
 mod uploads;
 mod writer;
 
@@ -22,9 +23,10 @@ use crate::{
 use async_trait::async_trait;
 use carrack_domain::digest::Piece;
 use carrack_domain::error::Class;
-use carrack_domain::file::{Blob, Bucket, File, Precondition};
+use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
+use carrack_domain::token::Token;
 use carrack_domain::upload::{StoredExtent, Upload};
-use carrack_domain::{BlobId, BucketName, Code, Error, Key, KeyPrefix, Result, Timestamp, UploadId};
+use carrack_domain::{BlobId, BucketName, Code, Error, Key, KeyPrefix, Result, Timestamp, TokenId, UploadId};
 use error::Done;
 pub use error::OpenError;
 use readers::{Readers, stopping};
@@ -156,11 +158,11 @@ impl Catalog for SqliteCatalog {
     async fn put_bucket(
         &self,
         name: &BucketName,
-        quota_bytes: Option<u64>,
+        settings: &BucketSettings,
         now: Timestamp,
     ) -> Result<(Bucket, Outcome)> {
-        let name = name.clone();
-        self.write("put_bucket", move |c| buckets::put(c, &name, quota_bytes, now)).await
+        let (name, settings) = (name.clone(), settings.clone());
+        self.write("put_bucket", move |c| buckets::put(c, &name, &settings, now)).await
     }
 
     async fn bucket(&self, name: &BucketName) -> Result<Bucket> {
@@ -340,6 +342,36 @@ impl Catalog for SqliteCatalog {
     async fn put_blake3(&self, blob: &BlobId, blake3: [u8; 32]) -> Result<()> {
         let blob = *blob;
         self.write("put_blake3", move |c| blobs::put_blake3(c, &blob, blake3)).await
+    }
+
+    async fn files_of_content(&self, size: u64, sha256: Option<[u8; 32]>, limit: usize) -> Result<Vec<File>> {
+        self.point("files_of_content", |c| files::of_content(c, size, sha256, limit)).await
+    }
+
+    async fn create_token(&self, token: &Token) -> Result<()> {
+        let token = token.clone();
+        self.write("create_token", move |c| tokens::create(c, &token)).await
+    }
+
+    async fn token_by_hash(&self, hash: &[u8; 32]) -> Result<Token> {
+        self.point("token_by_hash", |c| tokens::by_hash(c, hash)).await
+    }
+
+    async fn token(&self, id: &TokenId) -> Result<Token> {
+        self.point("token", |c| tokens::get(c, id)).await
+    }
+
+    async fn tokens(&self, limit: usize) -> Result<Vec<Token>> {
+        self.long("tokens", move |c| tokens::list(c, limit)).await
+    }
+
+    async fn delete_token(&self, id: &TokenId) -> Result<Vec<Token>> {
+        let id = *id;
+        self.write("delete_token", move |c| tokens::delete(c, &id)).await
+    }
+
+    async fn expire_tokens(&self, now: Timestamp) -> Result<u64> {
+        self.write("expire_tokens", move |c| tokens::expire(c, now)).await
     }
 
     async fn check(&self) -> Result<()> {

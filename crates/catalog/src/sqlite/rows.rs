@@ -2,11 +2,11 @@
 
 use super::error::{Done, Failed};
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest, Piece};
-use carrack_domain::file::{Blob, Bucket, File, Metadata, Pieces};
+use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Metadata, Pieces};
 use carrack_domain::id::{hex, unhex};
 use carrack_domain::tree::Fragment;
 use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
-use carrack_domain::{BlobId, BucketName, Error, Key, Timestamp, UploadId};
+use carrack_domain::{BlobId, BucketName, Error, Key, Policy, Timestamp, UploadId};
 use rusqlite::Row;
 use serde_json::{Value, json};
 use std::num::NonZeroU64;
@@ -16,7 +16,8 @@ use std::sync::Arc;
 const ABOVE_ALL_KEYS: &[u8] = &[0xff];
 
 /// Columns of [`bucket`].
-pub(super) const BUCKET: &str = "name, quota_bytes, used_bytes, reserved_bytes, file_count, created_at";
+pub(super) const BUCKET: &str = "name, quota_bytes, used_bytes, reserved_bytes, file_count, created_at, \
+     retention_seconds, policy";
 /// Columns of [`file()`], of a table or join in which no other has the same names.
 pub(super) const FILE: &str = "key, blob_id, size, crc32, blake3, sha256, file.created_at, created_by, content_type, metadata, pieces, \
      whole_blake3";
@@ -117,12 +118,24 @@ pub(super) fn bucket(row: &Row<'_>) -> Done<Bucket> {
     let quota: Option<i64> = row.get(1)?;
     Ok(Bucket {
         name: bucket_name(row, 0)?,
-        quota_bytes: quota.map(unsigned).transpose()?,
+        settings: BucketSettings {
+            quota_bytes: quota.map(unsigned).transpose()?,
+            retention_seconds: row.get::<_, Option<i64>>(6)?.map(unsigned).transpose()?,
+            policy: row.get::<_, Option<String>>(7)?.map(|text| policy(&text)).transpose()?,
+        },
         used_bytes: number(row, 2)?,
         reserved_bytes: number(row, 3)?,
         file_count: number(row, 4)?,
         created_at: Timestamp::from_millis(row.get(5)?),
     })
+}
+
+pub(super) fn policy_text(policy: &Policy) -> Done<String> {
+    Ok(serde_json::to_string(policy).map_err(|error| Error::internal("write a policy", error))?)
+}
+
+fn policy(text: &str) -> Done<Policy> {
+    serde_json::from_str(text).map_err(|_| damaged("a policy"))
 }
 
 /// A file from the columns [`FILE`].
@@ -191,7 +204,7 @@ fn text<'a>(row: &'a Row<'_>, column: usize) -> Done<&'a str> {
     row.get_ref(column)?.as_str().map_err(|_| damaged("a text"))
 }
 
-fn bucket_name(row: &Row<'_>, column: usize) -> Done<BucketName> {
+pub(super) fn bucket_name(row: &Row<'_>, column: usize) -> Done<BucketName> {
     BucketName::parse(text(row, column)?).map_err(|_| damaged("a bucket's name"))
 }
 

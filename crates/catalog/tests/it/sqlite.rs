@@ -1,5 +1,6 @@
 use carrack_catalog::{Catalog, OpenError, Outcome, SqliteCatalog, SqliteOptions, conformance};
 use carrack_domain::digest::PieceHasher;
+use carrack_domain::file::BucketSettings;
 use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
 use carrack_domain::{BucketName, Code, Error, Key, Timestamp, UploadId};
 use std::num::NonZeroU64;
@@ -76,13 +77,13 @@ async fn conforms() {
 async fn keeps_everything_when_dropped_without_close() {
     let directory = TempDir::new().unwrap();
     let catalog = open(directory.path());
-    let (bucket, _) = catalog.put_bucket(&name("bucket"), Some(1 << 40), NOW).await.unwrap();
+    let (bucket, _) = catalog.put_bucket(&name("bucket"), &BucketSettings::of_quota(Some(1 << 40)), NOW).await.unwrap();
     catalog.create_upload(&upload(200)).await.unwrap();
     catalog.record_extent(&upload(200).id, &extent(100), NOW).await.unwrap();
     drop(catalog);
     assert_eq!(meta(directory.path(), "clean"), 0);
     let catalog = open(directory.path());
-    assert_eq!(catalog.bucket(&name("bucket")).await.unwrap().quota_bytes, bucket.quota_bytes);
+    assert_eq!(catalog.bucket(&name("bucket")).await.unwrap().settings.quota_bytes, bucket.settings.quota_bytes);
     assert_eq!(catalog.upload(&upload(200).id).await.unwrap(), upload(200));
     assert_eq!(catalog.extents(&upload(200).id).await.unwrap(), [extent(100)]);
     catalog.close().await.unwrap();
@@ -97,7 +98,7 @@ async fn keeps_everything_when_dropped_without_close() {
 async fn what_was_acknowledged_survives_a_kill() {
     let (directory, copy) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let catalog = open(directory.path());
-    catalog.put_bucket(&name("bucket"), None, NOW).await.unwrap();
+    catalog.put_bucket(&name("bucket"), &BucketSettings::of_quota(None), NOW).await.unwrap();
     catalog.create_upload(&upload(200)).await.unwrap();
     for (number, offset) in [(0, 0), (1, 100)] {
         catalog.record_extent(&upload(200).id, &extent(offset), NOW).await.unwrap();
@@ -116,11 +117,11 @@ async fn what_was_acknowledged_survives_a_kill() {
 async fn close_empties_the_log() {
     let directory = TempDir::new().unwrap();
     let catalog = open(directory.path());
-    catalog.put_bucket(&name("bucket"), None, NOW).await.unwrap();
+    catalog.put_bucket(&name("bucket"), &BucketSettings::of_quota(None), NOW).await.unwrap();
     catalog.close().await.unwrap();
     let log = directory.path().join("catalog.sqlite-wal");
     assert!(!log.exists() || std::fs::metadata(log).unwrap().len() == 0);
-    let error = catalog.put_bucket(&name("other"), None, NOW).await.unwrap_err();
+    let error = catalog.put_bucket(&name("other"), &BucketSettings::of_quota(None), NOW).await.unwrap_err();
     assert_eq!(error.code(), Code::ShuttingDown);
 }
 
@@ -133,7 +134,7 @@ async fn close_under_load_loses_nothing_that_was_acknowledged() {
     for number in 0..200 {
         let catalog = Arc::clone(&catalog);
         set.spawn(
-            async move { (number, catalog.put_bucket(&name(&format!("b-{number}")), None, NOW).await) },
+            async move { (number, catalog.put_bucket(&name(&format!("b-{number}")), &BucketSettings::of_quota(None), NOW).await) },
         );
     }
     tokio::task::yield_now().await;
@@ -153,7 +154,7 @@ async fn close_under_load_loses_nothing_that_was_acknowledged() {
 async fn concurrent_changes_share_commits() {
     let directory = TempDir::new().unwrap();
     let catalog = Arc::new(open(directory.path()));
-    catalog.put_bucket(&name("bucket"), None, NOW).await.unwrap();
+    catalog.put_bucket(&name("bucket"), &BucketSettings::of_quota(None), NOW).await.unwrap();
     catalog.create_upload(&upload(20_000)).await.unwrap();
     let before = catalog.commits();
     let mut set = JoinSet::new();
@@ -174,7 +175,7 @@ async fn concurrent_changes_share_commits() {
 async fn failures_do_not_touch_their_neighbours() {
     let directory = TempDir::new().unwrap();
     let catalog = Arc::new(open(directory.path()));
-    catalog.put_bucket(&name("bucket"), Some(1000), NOW).await.unwrap();
+    catalog.put_bucket(&name("bucket"), &BucketSettings::of_quota(Some(1000)), NOW).await.unwrap();
     let mut set = JoinSet::new();
     for number in 0..100u8 {
         let catalog = Arc::clone(&catalog);
@@ -193,7 +194,7 @@ async fn failures_do_not_touch_their_neighbours() {
 async fn a_visitor_that_panics_costs_no_connection() {
     let directory = TempDir::new().unwrap();
     let catalog = open(directory.path());
-    catalog.put_bucket(&name("bucket"), None, NOW).await.unwrap();
+    catalog.put_bucket(&name("bucket"), &BucketSettings::of_quota(None), NOW).await.unwrap();
     let file = carrack_catalog::NewFile {
         target: upload(0).target,
         blob: carrack_domain::file::Blob {
@@ -254,7 +255,7 @@ async fn what_is_not_a_catalog_is_refused() {
 async fn damage_is_found_after_an_unclean_stop() {
     let directory = TempDir::new().unwrap();
     let catalog = open(directory.path());
-    catalog.put_bucket(&name("bucket"), None, NOW).await.unwrap();
+    catalog.put_bucket(&name("bucket"), &BucketSettings::of_quota(None), NOW).await.unwrap();
     drop(catalog);
     let path = options(directory.path()).path;
     let mut bytes = std::fs::read(&path).unwrap();

@@ -3,6 +3,8 @@
 
 mod units;
 
+use carrack_domain::policy::AddressRange;
+use carrack_service::keys::{KeyRing, Secret};
 use carrack_storage::Durability;
 use carrack_transport::OldestVersion;
 use figment::providers::{Env, Format, Serialized, Toml};
@@ -37,8 +39,8 @@ pub struct Flags {
     pub config: Option<PathBuf>,
 }
 
-/// All settings.
-#[derive(Debug, Clone, Deserialize)]
+/// All settings. Among them are secrets, so none of it can be printed.
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The data folder.
@@ -51,6 +53,8 @@ pub struct Config {
     pub catalog: Catalog,
     /// The bytes.
     pub storage: Storage,
+    /// Whose credentials are good.
+    pub auth: Auth,
     /// What comes in.
     pub uploads: Uploads,
     /// Many files as one.
@@ -66,6 +70,7 @@ pub struct Server {
     pub listen: String,
     pub public_url: String,
     pub cors_origins: Vec<String>,
+    pub trusted_proxies: Vec<String>,
     #[serde(deserialize_with = "units::duration")]
     pub shutdown_grace: Duration,
     #[serde(deserialize_with = "units::duration")]
@@ -122,6 +127,22 @@ pub struct Storage {
 pub enum StorageKind {
     /// A local disk.
     Disk,
+}
+
+/// `[auth]`
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    pub keys: Vec<SigningKey>,
+    pub anonymous_read: bool,
+}
+
+/// One of `auth.keys`.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SigningKey {
+    pub kid: String,
+    pub secret: String,
 }
 
 /// `[uploads]`
@@ -301,6 +322,12 @@ fn unreadable(error: figment::Error) -> String {
     format!("cannot read {file}: {}", lines.join(", "))
 }
 
+/// What is to be signed with; `None` where the data folder has it.
+pub(crate) fn signing_keys(auth: &Auth) -> Option<Vec<Secret>> {
+    let of = |key: &SigningKey| Secret { kid: key.kid.clone(), secret: key.secret.clone() };
+    (!auth.keys.is_empty()).then(|| auth.keys.iter().map(of).collect())
+}
+
 /// What types cannot say.
 fn check(config: &Config) -> Result<(), ConfigError> {
     let mut wrong = Vec::new();
@@ -312,6 +339,14 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     }
     if config.server.max_connections == 0 {
         wrong.push("setting server.max_connections: found 0, expected at least 1".to_owned());
+    }
+    if let Err(problem) = signing_keys(&config.auth).map_or(Ok(()), |keys| KeyRing::new(&keys).map(drop)) {
+        wrong.push(format!("setting auth.keys: {problem}"));
+    }
+    for range in config.server.trusted_proxies.iter().filter(|range| AddressRange::parse(range).is_none()) {
+        wrong.push(format!(
+            "setting server.trusted_proxies: found {range:?}, expected addresses, or ranges such as \"10.0.0.0/8\""
+        ));
     }
     match (config.tls.is_on(), !config.tls.key.as_os_str().is_empty()) {
         (true, false) => wrong.push(
@@ -377,7 +412,7 @@ mod tests {
     fn unknown_keys_and_bad_values_are_named() {
         let of = |toml: &str| {
             let figment = Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(toml));
-            let first = figment.extract::<Config>().unwrap_err();
+            let first = figment.extract::<Config>().err().unwrap();
             all_wrong(&figment, first).join("\n")
         };
         assert!(of("[server]\nlistne = 1").contains("listne"));

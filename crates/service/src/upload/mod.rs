@@ -9,6 +9,7 @@ mod appending;
 mod claims;
 mod digests;
 pub(crate) mod finish;
+mod instant;
 mod join;
 mod parts;
 mod put;
@@ -22,6 +23,7 @@ pub use parts::{NewUpload, PartStored, UploadStatus};
 pub use put::Put;
 
 use crate::Core;
+use crate::file::Files;
 use crate::maintenance::Maintenance;
 use claims::Claims;
 use std::sync::Arc;
@@ -33,10 +35,12 @@ pub struct Uploads {
     maintenance: Arc<Maintenance>,
     /// Who is writing which part, and who is completing which upload.
     claims: Arc<Claims>,
+    /// Who finds content that is there already.
+    files: Arc<Files>,
 }
 
 impl Uploads {
-    pub(crate) fn new(core: Arc<Core>, maintenance: Arc<Maintenance>) -> Uploads {
-        Uploads { core, maintenance, claims: Arc::default() }
+    pub(crate) fn new(core: Arc<Core>, maintenance: Arc<Maintenance>, files: Arc<Files>) -> Uploads {
+        Uploads { core, maintenance, claims: Arc::default(), files }
     }
 }

@@ -9,7 +9,7 @@ use carrack_domain::access::{FileRef, UseUploads, WriteFile};
 use carrack_domain::digest::Digest;
 use carrack_domain::file::{Metadata, Precondition};
 use carrack_domain::upload::{PartPlan, Shape, StoredExtent, Upload, UploadState, ranges};
-use carrack_domain::{BucketName, Code, Error, Grant, Result, UploadId, access};
+use carrack_domain::{BucketName, Code, Error, Grant, Result, Role, UploadId, access};
 use carrack_storage::Flush;
 use std::sync::Arc;
 
@@ -94,6 +94,13 @@ impl Uploads {
         Ok(upload)
     }
 
+    /// How the caller's upload of this id is cut, while it takes parts.
+    pub async fn open_parts(&self, grant: &Grant<UseUploads>, id: UploadId) -> Result<PartPlan> {
+        let upload = self.own(grant, id).await?;
+        check_open(&upload)?;
+        upload.parts()
+    }
+
     /// Where an upload stands.
     pub async fn status(&self, grant: &Grant<UseUploads>, id: UploadId) -> Result<UploadStatus> {
         let upload = self.own(grant, id).await?;
@@ -106,6 +113,10 @@ impl Uploads {
         grant: &Grant<UseUploads>,
         bucket: Option<&BucketName>,
     ) -> Result<Vec<UploadStatus>> {
+        if grant.principal().role() == Role::Guest {
+            // All guests have one name: what one of them began is no other's to see.
+            return Ok(Vec::new());
+        }
         let uploads = self.core.catalog.uploads(grant.principal().subject(), bucket, LIST_MAX).await?;
         let mut listed = Vec::with_capacity(uploads.len());
         for upload in uploads {

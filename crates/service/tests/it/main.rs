@@ -9,9 +9,10 @@ use bytes::Bytes;
 use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
 use carrack_domain::access::{FileRef, Permission, authorize};
 use carrack_domain::file::{File, Precondition};
-use carrack_domain::{BucketName, Clock, Code, Entropy, Grant, Key, Timestamp};
-use carrack_service::access::Access;
+use carrack_domain::{BucketName, Clock, Code, Entropy, Grant, Key, Principal, Role, Timestamp};
+use carrack_service::access::Options;
 use carrack_service::facts::Facts;
+use carrack_service::keys::{KeyRing, Secret};
 use carrack_service::maintenance::Reconciled;
 use carrack_service::upload::Put;
 use carrack_service::{Core, Limits, Service};
@@ -42,6 +43,12 @@ impl Clock for Standing {
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(1_700_000_000_000)
     }
+}
+
+fn access() -> Options {
+    let secret = Secret { kid: "k".to_owned(), secret: "s".repeat(32) };
+    let keys = KeyRing::new(&[secret]).unwrap();
+    Options { root_token: "root".to_owned(), keys, anonymous_read: false }
 }
 
 /// The product, its catalog to be looked into, and the folder that goes with it.
@@ -77,13 +84,13 @@ impl Rooms {
             },
             tasks: TaskTracker::new(),
         };
-        let service = Service::new(core, Access::new("root"));
+        let service = Service::new(core, access());
         service.buckets.ensure_default().await.unwrap();
         Rooms { service, catalog, folder }
     }
 
     fn grant<P: Permission<Resource = FileRef>>(&self, key: &str) -> Grant<P> {
-        let principal = self.service.access.authenticate(Some("root")).unwrap();
+        let principal = Principal::new("root", Role::Admin);
         let bucket = BucketName::parse("default").unwrap();
         authorize(&principal, FileRef { bucket, key: Key::parse(key).unwrap() }).unwrap()
     }

@@ -49,6 +49,12 @@ async fn every_documented_route_but_the_public_ones_needs_credentials() {
             assert_eq!(answer.status(), 204, "what the server can do is no secret: {method} {path}");
             continue;
         }
+        if path == "/v1/session" {
+            // Who begins a session brings the credentials in the body; who ends one has none any more.
+            let expected = if method == Method::POST { 400 } else { 204 };
+            assert_eq!(answer.status(), expected, "{method} {path}");
+            continue;
+        }
         assert_eq!(
             (answer.status().as_u16(), header(&answer, "www-authenticate")),
             (401, "Bearer"),

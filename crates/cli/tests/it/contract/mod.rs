@@ -7,7 +7,7 @@
     reason = "helpers of tests are tests, which clippy does not see in an integration test"
 )]
 
-mod answers;
+pub(crate) mod answers;
 mod auth;
 mod bodies;
 mod buckets;
@@ -26,5 +26,5 @@ mod parts;
 mod ranges;
 mod refusals;
 mod system;
-mod uploads;
-mod wire;
+pub(crate) mod uploads;
+pub(crate) mod wire;

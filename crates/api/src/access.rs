@@ -1,0 +1,153 @@
+//! Words of signed URLs, tokens and sessions.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// A URL that needs no credentials, to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignUrl {
+    /// `GET` (which permits `HEAD`), `HEAD` or `PUT`.
+    pub method: String,
+    /// The path of a file, `/v1/files/BUCKET/KEY`, without a query.
+    pub path: String,
+    /// Seconds for which it is good, 1 to 604800; 900 when absent. Never longer than the caller's own credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u64>,
+    /// The only address, or range of addresses such as `10.0.0.0/8`, that it is good from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// The name that a download is saved under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename: Option<String>,
+}
+
+/// A URL that needs no credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SignedUrl {
+    /// The URL, to be used exactly as it is.
+    pub url: String,
+    /// The method it is good for.
+    pub method: String,
+    /// When it ends.
+    pub expires_at: String,
+}
+
+/// A URL for one part that needs no credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PartUrl {
+    /// The part's number.
+    pub part: u64,
+    /// Bytes of the part: the body has exactly these.
+    pub size: u64,
+    /// The URL, to be used exactly as it is.
+    pub url: String,
+    /// `PUT`.
+    pub method: String,
+    /// Headers that must be sent besides; there are none.
+    pub headers: BTreeMap<String, String>,
+    /// When it ends.
+    pub expires_at: String,
+}
+
+/// Which parts to sign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignParts {
+    /// Their numbers: `1-100`, `1-4,7`.
+    pub parts: String,
+    /// Seconds for which the URLs are good, 1 to 604800; 900 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u64>,
+}
+
+/// URLs of parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PartUrls {
+    /// By number.
+    pub urls: Vec<PartUrl>,
+}
+
+/// An access token, to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// Whose it is: what `created_by` and ownership will say.
+    pub subject: String,
+    /// `guest`, `user` or `admin`.
+    pub role: String,
+    /// Seconds for which it is good; until it is revoked when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u64>,
+    /// The only buckets it is good for; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<Vec<String>>,
+}
+
+/// An access token that was made.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenCreated {
+    /// The token. It is told once and kept nowhere.
+    pub token: String,
+    /// Names it, for revoking.
+    pub id: String,
+    /// When it ends; null: when it is revoked.
+    pub expires_at: Option<String>,
+}
+
+/// What is known of an access token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Token {
+    /// Names it.
+    pub id: String,
+    /// Whose it is.
+    pub subject: String,
+    /// Its role.
+    pub role: String,
+    /// The only buckets it is good for; null: all.
+    pub buckets: Option<Vec<String>>,
+    /// When it was made.
+    pub created_at: String,
+    /// By whom.
+    pub created_by: String,
+    /// When it ends; null: when it is revoked.
+    pub expires_at: Option<String>,
+}
+
+/// Access tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenList {
+    /// Oldest first.
+    pub tokens: Vec<Token>,
+}
+
+/// Who is calling.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Me {
+    /// The name that ends up in `created_by` and ownership.
+    pub subject: String,
+    /// `guest`, `user` or `admin`.
+    pub role: String,
+    /// When these credentials end; null: when they are revoked.
+    pub expires_at: Option<String>,
+    /// What goes for this caller.
+    pub limits: Limits,
+}
+
+/// What goes for a caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Limits {
+    /// Bytes of the largest file.
+    pub max_size: u64,
+    /// The only buckets that these credentials are good for; null: all.
+    pub buckets: Option<Vec<String>>,
+}
+
+/// What a session of the web app begins with.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BeginSession {
+    /// An access token.
+    pub token: String,
+}

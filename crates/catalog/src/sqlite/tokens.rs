@@ -1,0 +1,123 @@
+//! Access tokens and sessions.
+
+use super::error::Done;
+use super::rows::damaged;
+use carrack_domain::access::Identity;
+use carrack_domain::token::{Carrier, Token};
+use carrack_domain::{BucketName, Code, Error, Role, Timestamp, TokenId};
+use rusqlite::{Connection, Row, params};
+
+const TOKEN: &str = "hash, id, parent, session, subject, role, buckets, created_at, created_by, expires_at";
+
+fn not_found() -> Error {
+    Error::new(Code::TokenNotFound, "There is no such token (any more).")
+}
+
+pub(super) fn create(connection: &Connection, token: &Token) -> Done<()> {
+    if let Some(parent) = &token.parent {
+        // The foreign key would say so too, but not in words.
+        get(connection, parent)?;
+    }
+    let identity = &token.identity;
+    let buckets = identity.buckets.as_ref().map(|buckets| {
+        let names: Vec<&str> = buckets.iter().map(BucketName::as_str).collect();
+        serde_json::to_string(&names).unwrap_or_default()
+    });
+    connection
+        .prepare_cached(&format!(
+            "INSERT INTO token ({TOKEN}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+        ))?
+        .execute(params![
+            token.hash,
+            token.id.as_bytes(),
+            token.parent.as_ref().map(|parent| parent.as_bytes()),
+            token.carrier == Carrier::Cookie,
+            identity.subject,
+            identity.role.as_str(),
+            buckets,
+            token.created_at.as_millis(),
+            token.created_by,
+            identity.expires_at.map(Timestamp::as_millis),
+        ])?;
+    Ok(())
+}
+
+pub(super) fn by_hash(connection: &Connection, hash: &[u8; 32]) -> Done<Token> {
+    one(connection, "hash", hash)
+}
+
+pub(super) fn get(connection: &Connection, id: &TokenId) -> Done<Token> {
+    one(connection, "id", id.as_bytes())
+}
+
+fn one(connection: &Connection, column: &'static str, value: &[u8]) -> Done<Token> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {TOKEN} FROM token WHERE {column} = ?1"))?;
+    let mut found = statement.query([value])?;
+    match found.next()? {
+        Some(row) => token(row),
+        None => Err(not_found().into()),
+    }
+}
+
+pub(super) fn list(connection: &Connection, limit: usize) -> Done<Vec<Token>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {TOKEN} FROM token WHERE session = 0 ORDER BY created_at, id LIMIT ?1"
+    ))?;
+    let mut found = statement.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let mut tokens = Vec::new();
+    while let Some(row) = found.next()? {
+        tokens.push(token(row)?);
+    }
+    Ok(tokens)
+}
+
+pub(super) fn delete(connection: &Connection, id: &TokenId) -> Done<Vec<Token>> {
+    let mut gone = vec![get(connection, id)?];
+    // One generation only: a session makes no further tokens.
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {TOKEN} FROM token WHERE parent = ?1"))?;
+    let mut found = statement.query([id.as_bytes()])?;
+    while let Some(row) = found.next()? {
+        gone.push(token(row)?);
+    }
+    drop(found);
+    drop(statement);
+    connection.prepare_cached("DELETE FROM token WHERE id = ?1")?.execute([id.as_bytes()])?;
+    Ok(gone)
+}
+
+pub(super) fn expire(connection: &Connection, now: Timestamp) -> Done<u64> {
+    let gone = connection
+        .prepare_cached("DELETE FROM token WHERE expires_at IS NOT NULL AND expires_at <= ?1")?
+        .execute([now.as_millis()])?;
+    Ok(gone as u64)
+}
+
+fn token(row: &Row<'_>) -> Done<Token> {
+    let id = TokenId::from_bytes(row.get(1)?);
+    let role: String = row.get(5)?;
+    let buckets: Option<String> = row.get(6)?;
+    let buckets = buckets
+        .map(|text| -> Done<Vec<BucketName>> {
+            let names: Vec<String> = serde_json::from_str(&text).map_err(|_| damaged("a token"))?;
+            names.iter().map(|name| BucketName::parse(name).map_err(|_| damaged("a token"))).collect()
+        })
+        .transpose()?;
+    let expires_at: Option<i64> = row.get(9)?;
+    Ok(Token {
+        hash: row.get(0)?,
+        id,
+        parent: row.get::<_, Option<[u8; 16]>>(2)?.map(TokenId::from_bytes),
+        carrier: if row.get(3)? { Carrier::Cookie } else { Carrier::Bearer },
+        identity: Identity {
+            subject: row.get(4)?,
+            role: Role::parse(&role).ok_or_else(|| damaged("a token"))?,
+            buckets,
+            token: Some(id),
+            expires_at: expires_at.map(Timestamp::from_millis),
+        },
+        created_at: Timestamp::from_millis(row.get(7)?),
+        created_by: row.get(8)?,
+    })
+}

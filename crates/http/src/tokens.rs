@@ -1,0 +1,149 @@
+//! `/v1/tokens`, `/v1/me`, `/v1/session`: whose credentials are good, and for how long.
+
+use crate::call::Call;
+use crate::compress;
+use crate::credentials;
+use crate::render::{self, Response};
+use axum::http::header::SET_COOKIE;
+use axum::http::{HeaderValue, StatusCode};
+use carrack_api::{BeginSession, CreateToken, Limits, Me, TokenCreated, TokenList};
+use carrack_domain::access::{ManageTokens, authorize};
+use carrack_domain::token::Token;
+use carrack_domain::{BucketName, Code, Error, Identity, Result, Role, TokenId};
+use carrack_service::access::NewToken;
+use std::time::Duration;
+
+/// The longest that a token is good, unless it is good until it is revoked: a hundred years.
+const EXPIRES_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
+/// Makes an access token. It is told once and kept nowhere.
+#[utoipa::path(
+    post, path = "/v1/tokens", tag = "access", request_body = CreateToken,
+    responses((status = 201, body = TokenCreated), (status = 400, body = carrack_api::Problem), (status = 403, body = carrack_api::Problem)),
+    security(("bearer" = []))
+)]
+pub(crate) async fn create(mut call: Call) -> Result<Response> {
+    let grant = authorize::<ManageTokens>(&call.principal, ())?;
+    let wished: CreateToken = call.json().await?;
+    let role = Role::parse(&wished.role)
+        .ok_or_else(|| Error::new(Code::InvalidRequest, "role is one of guest, user and admin."))?;
+    let expires_in = wished.expires_in.map(Duration::from_secs);
+    if expires_in.is_some_and(|span| span.is_zero() || span > EXPIRES_MAX) {
+        let most = EXPIRES_MAX.as_secs();
+        return Err(Error::new(
+            Code::InvalidRequest,
+            format!("expires_in is a number of seconds from 1 to {most}, or absent."),
+        ));
+    }
+    let buckets = wished.buckets.map(|names| names.iter().map(|name| BucketName::parse(name)).collect());
+    let new = NewToken { subject: wished.subject, role, expires_in, buckets: buckets.transpose()? };
+    let made = call.app.service.access.create_token(&grant, new).await?;
+    let created = TokenCreated {
+        token: made.secret,
+        id: made.token.id.to_string(),
+        expires_at: made.token.identity.expires_at.map(|end| end.to_string()),
+    };
+    Ok(render::json(StatusCode::CREATED, &created))
+}
+
+/// The access tokens there are, without their secrets.
+#[utoipa::path(
+    get, path = "/v1/tokens", tag = "access",
+    responses((status = 200, body = TokenList), (status = 403, body = carrack_api::Problem)), security(("bearer" = []))
+)]
+pub(crate) async fn list(call: Call) -> Result<Response> {
+    let grant = authorize::<ManageTokens>(&call.principal, ())?;
+    let tokens = call.app.service.access.tokens(&grant).await?;
+    let list = TokenList { tokens: tokens.iter().map(render_token).collect() };
+    compress::fresh(&call.headers, render::json(StatusCode::OK, &list)).await
+}
+
+fn render_token(token: &Token) -> carrack_api::Token {
+    carrack_api::Token {
+        id: token.id.to_string(),
+        subject: token.identity.subject.clone(),
+        role: token.identity.role.as_str().to_owned(),
+        buckets: bucket_names(&token.identity),
+        created_at: token.created_at.to_string(),
+        created_by: token.created_by.clone(),
+        expires_at: token.identity.expires_at.map(|end| end.to_string()),
+    }
+}
+
+fn bucket_names(identity: &Identity) -> Option<Vec<String>> {
+    identity.buckets.as_ref().map(|names| names.iter().map(BucketName::to_string).collect())
+}
+
+/// Revokes an access token, and all that was made with it, at once.
+#[utoipa::path(
+    delete, path = "/v1/tokens/{id}", tag = "access", params(("id" = String, Path)),
+    responses((status = 204, description = "It is refused from now on."), (status = 404, body = carrack_api::Problem)),
+    security(("bearer" = []))
+)]
+pub(crate) async fn revoke(call: Call) -> Result<Response> {
+    let grant = authorize::<ManageTokens>(&call.principal, ())?;
+    let id = TokenId::parse(call.id())
+        .ok_or_else(|| Error::new(Code::TokenNotFound, "There is no such token (any more)."))?;
+    call.app.service.access.revoke(&grant, id).await?;
+    Ok(render::empty(StatusCode::NO_CONTENT))
+}
+
+/// Who is calling.
+#[utoipa::path(
+    get, path = "/v1/me", tag = "access",
+    responses((status = 200, body = Me), (status = 401, body = carrack_api::Problem)), security(("bearer" = []))
+)]
+pub(crate) async fn me(call: Call) -> Result<Response> {
+    let identity = call.principal.identity();
+    let me = Me {
+        subject: identity.subject.clone(),
+        role: identity.role.as_str().to_owned(),
+        expires_at: identity.expires_at.map(|end| end.to_string()),
+        limits: Limits {
+            max_size: call.app.service.uploads.size_max(),
+            buckets: bucket_names(identity),
+        },
+    };
+    Ok(render::json(StatusCode::OK, &me))
+}
+
+/// Begins a session of the web app: a cookie that scripts cannot read and other sites cannot use.
+#[utoipa::path(
+    post, path = "/v1/session", tag = "access", request_body = BeginSession,
+    responses((status = 204, description = "`Set-Cookie`."), (status = 401, body = carrack_api::Problem), (status = 403, body = carrack_api::Problem))
+)]
+pub(crate) async fn begin_session(mut call: Call) -> Result<Response> {
+    // Else a page of another site could make a browser work in its own author's name.
+    call.refuse_other_sites()?;
+    let wished: BeginSession = call.json().await?;
+    let here = *call.principal.circumstances();
+    let made = call.app.service.access.begin_session(&wished.token, here).await?;
+    let seconds = made.token.identity.expires_at.map_or(0, |end| end.as_secs() - here.now.as_secs());
+    Ok(with_cookie(here.tls, &made.secret, seconds.max(0)))
+}
+
+/// Ends the session that the cookie carries.
+#[utoipa::path(
+    delete, path = "/v1/session", tag = "access",
+    responses((status = 204, description = "There is none any more."), (status = 403, body = carrack_api::Problem))
+)]
+pub(crate) async fn end_session(call: Call) -> Result<Response> {
+    call.refuse_other_sites()?;
+    if let Some(session) = credentials::session(&call.app, &call.headers) {
+        call.app.service.access.end_session(session).await?;
+    }
+    Ok(with_cookie(call.principal.circumstances().tls, "", 0))
+}
+
+fn with_cookie(tls: bool, value: &str, seconds: i64) -> Response {
+    let mut response = render::empty(StatusCode::NO_CONTENT);
+    let secure = if tls { "; Secure" } else { "" };
+    let name = credentials::cookie_name(tls);
+    // Without a Domain it is this host's alone.
+    let cookie = format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
+    if let Ok(mut value) = HeaderValue::try_from(cookie) {
+        value.set_sensitive(true);
+        response.headers_mut().insert(SET_COOKIE, value);
+    }
+    response
+}
