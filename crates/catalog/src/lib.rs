@@ -13,8 +13,8 @@ pub mod metrics;
 mod sqlite;
 
 use async_trait::async_trait;
-use carrack_domain::digest::Piece;
 use carrack_domain::access::FileRef;
+use carrack_domain::digest::Piece;
 use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
 use carrack_domain::token::Token;
 use carrack_domain::upload::{StoredExtent, Target, Upload};
@@ -211,6 +211,9 @@ pub trait Catalog: Send + Sync + 'static {
         key: &Key,
         precondition: &Precondition,
     ) -> Result<Option<BlobId>>;
+
+    /// As [`Catalog::delete_file`], of a file that was made before `before`; `precondition_failed` for a younger one.
+    async fn expire_file(&self, bucket: &BucketName, key: &Key, before: Timestamp) -> Result<Option<BlobId>>;
 
     /// Whether `bytes` more would fit into the bucket's quota, before anything is received. `bucket_not_found`,
     /// `quota_exceeded`. `key`'s present file counts as gone, since it would be replaced.

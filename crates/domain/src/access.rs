@@ -155,11 +155,6 @@ impl Principal {
         &self.circumstances
     }
 
-    /// Whether guests may do anything anywhere at this moment.
-    pub fn guests_are_admitted(&self) -> bool {
-        self.policies.admit_guests()
-    }
-
     /// Whether this principal may know that a bucket exists.
     pub fn knows(&self, bucket: &BucketName) -> bool {
         let identity = &self.identity;
@@ -167,6 +162,20 @@ impl Principal {
         within
             && (identity.role == Role::Admin
                 || self.policies.of(bucket).reveals(identity, &self.circumstances))
+    }
+
+    /// Whether a route of this action is open at all: what is asked before its handler, which asks again of the thing
+    /// that is touched. So a handler that forgets opens nothing to those who may do nothing of the kind.
+    ///
+    /// `unauthenticated` for guests where none are admitted, or on a route of administrators; `forbidden` for others there.
+    pub fn enter(&self, action: Action) -> Result<()> {
+        match (action, self.role()) {
+            (Action::Public, _) | (_, Role::Admin) => Ok(()),
+            (Action::Admin, Role::User) => Err(forbidden()),
+            (Action::Admin, Role::Guest) => Err(unauthenticated()),
+            (_, Role::Guest) if !self.policies.admit_guests() => Err(unauthenticated()),
+            (_, Role::User | Role::Guest) => Ok(()),
+        }
     }
 
     fn may(&self, action: Action, bucket: &BucketName, span: Span<'_>) -> bool {
@@ -288,16 +297,14 @@ permissions! {
     ArchiveFile(FileRef) = Archive, |r| Some((&r.bucket, r.key.as_str()));
     /// Use uploads of one's own; each is checked against its owner and target besides.
     UseUploads(()) = Write, |_| None;
-    /// Use links of one's own; each is checked against its owner besides.
-    UseLinks(()) = Share, |_| None;
     /// See the buckets there are; those that the caller may not know of are left out.
     ListBuckets(()) = List, |_| None;
     /// Make, change or delete a bucket.
     ManageBucket(BucketName) = Admin, |r| Some((r, ""));
     /// Make, see and revoke access tokens.
     ManageTokens(()) = Admin, |_| None;
-    /// Read the audit trail.
-    ReadAudit(()) = Admin, |_| None;
+    /// Read what is measured.
+    ReadMetrics(()) = Admin, |_| None;
 }
 
 /// Proof that a principal may do `P` to a resource. Only [`authorize`] makes one.
@@ -335,16 +342,22 @@ pub fn authorize<P: Permission>(principal: &Principal, resource: P::Resource) ->
         return Ok(Grant { principal: principal.clone(), resource, permission: PhantomData });
     }
     Err(match (principal.role(), place) {
-        (Role::Guest, _) => {
-            Error::new(Code::Unauthenticated, "Credentials are needed: send 'Authorization: Bearer TOKEN'.")
-        }
-        (Role::User | Role::Admin, Some((bucket, _))) if P::ACTION != Action::Admin && !principal.knows(bucket) => {
+        (Role::Guest, _) => unauthenticated(),
+        (Role::User | Role::Admin, Some((bucket, _)))
+            if P::ACTION != Action::Admin && !principal.knows(bucket) =>
+        {
             Error::new(Code::BucketNotFound, format!("There is no bucket {bucket}."))
         }
-        (Role::User | Role::Admin, _) => {
-            Error::new(Code::Forbidden, "These credentials do not suffice for this.")
-        }
+        (Role::User | Role::Admin, _) => forbidden(),
     })
+}
+
+fn unauthenticated() -> Error {
+    Error::new(Code::Unauthenticated, "Credentials are needed: send 'Authorization: Bearer TOKEN'.")
+}
+
+fn forbidden() -> Error {
+    Error::new(Code::Forbidden, "These credentials do not suffice for this.")
 }
 
 /// The bucket that exists after the first start.
@@ -402,11 +415,13 @@ mod tests {
     fn guests_read_where_anonymous_reading_is_on_and_no_policy_says_otherwise() {
         let guest = |policies| with(Identity::new(GUEST, Role::Guest), policies);
         let open = guest(Policies::new(HashMap::new(), true));
-        assert!(open.guests_are_admitted() && authorize::<ReadFile>(&open, file("default")).is_ok());
+        assert!(open.enter(Action::Read).is_ok() && authorize::<ReadFile>(&open, file("default")).is_ok());
         assert_eq!(authorize::<WriteFile>(&open, file("default")).unwrap_err().code(), Code::Unauthenticated);
         assert_eq!(authorize::<ReadFile>(&open, file("other")).unwrap_err().code(), Code::Unauthenticated);
         let own = HashMap::from([(file("default").bucket, Policy::default())]);
         let closed = guest(Policies::new(own, true));
-        assert!(!closed.guests_are_admitted() && authorize::<ReadFile>(&closed, file("default")).is_err());
+        assert!(
+            closed.enter(Action::Read).is_err() && authorize::<ReadFile>(&closed, file("default")).is_err()
+        );
     }
 }

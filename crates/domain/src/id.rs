@@ -83,8 +83,6 @@ ids! {
     UploadId;
     /// Names an access token; it is not the token.
     TokenId;
-    /// Names a link; it is not the link.
-    LinkId;
     /// Ties together what one request did, in logs, problems and the `X-Request-Id` header.
     TraceId;
 }

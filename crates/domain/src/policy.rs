@@ -324,9 +324,8 @@ impl Policy {
 
     /// Whether `who` may do anything at all in the bucket. Who may not is not told that it exists.
     pub fn reveals(&self, who: &Identity, of: &Circumstances) -> bool {
-        let here = |effect| {
-            self.rules.iter().filter(move |rule| rule.effect == effect && rule.is_about(who, of))
-        };
+        let here =
+            |effect| self.rules.iter().filter(move |rule| rule.effect == effect && rule.is_about(who, of));
         here(Effect::Allow).any(|allow| {
             allow.actions.each().any(|action| {
                 !here(Effect::Deny)
@@ -439,10 +438,20 @@ mod tests {
             prop::sample::select(USERS.to_vec()).prop_map(|name| Party::User(name.to_owned())),
         ];
         let when = prop::option::of((prop::option::of(any::<bool>()), prop::option::of(0i64..4)).prop_map(
-            |(tls, after)| Conditions { tls, after: after.map(Timestamp::from_millis), ..Conditions::default() },
+            |(tls, after)| Conditions {
+                tls,
+                after: after.map(Timestamp::from_millis),
+                ..Conditions::default()
+            },
         ));
         let actions = (1u8..64).prop_map(Actions);
-        (any::<bool>(), actions, prop::sample::select(KEYS.to_vec()), prop::collection::vec(party, 1..3), when)
+        (
+            any::<bool>(),
+            actions,
+            prop::sample::select(KEYS.to_vec()),
+            prop::collection::vec(party, 1..3),
+            when,
+        )
             .prop_map(|(allow, actions, prefix, to, when)| Rule {
                 effect: if allow { Effect::Allow } else { Effect::Deny },
                 actions,

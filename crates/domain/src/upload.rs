@@ -301,7 +301,22 @@ mod tests {
         assert_eq!(ranges([]), "");
         assert_eq!(parse_ranges("1-4,7", 7).unwrap(), [1, 2, 3, 4, 7]);
         assert_eq!(parse_ranges("7,2-3,3", 9).unwrap(), [2, 3, 7]);
-        for bad in ["", ",", "0", "8", "1-8", "3-2", "1-", "-1", "1,,2", "+1", "1 ", "a", "1-2-3", "99999999999999999999"] {
+        for bad in [
+            "",
+            ",",
+            "0",
+            "8",
+            "1-8",
+            "3-2",
+            "1-",
+            "-1",
+            "1,,2",
+            "+1",
+            "1 ",
+            "a",
+            "1-2-3",
+            "99999999999999999999",
+        ] {
             assert_eq!(parse_ranges(bad, 7).unwrap_err().code(), Code::InvalidPart, "{bad}");
         }
         assert!(parse_ranges("1", 0).is_err());

@@ -5,9 +5,9 @@ use crate::compress;
 use crate::render::{self, Response};
 use axum::http::StatusCode;
 use carrack_api::{BucketList, PutBucket};
+use carrack_domain::access::{ListBuckets, ManageBucket, authorize};
 use carrack_domain::file::BucketSettings;
 use carrack_domain::{Code, Error, Policy, Result};
-use carrack_domain::access::{ListBuckets, ManageBucket, authorize};
 use carrack_service::Outcome;
 
 /// Lists the buckets.

@@ -6,7 +6,7 @@ use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
 use carrack_domain::policy::{AddressRange, Circumstances};
-use carrack_domain::{Action, Code, Error, Principal, Result, Role};
+use carrack_domain::{Action, Code, Error, Principal, Result};
 use carrack_service::access::Credentials;
 use carrack_service::keys::{SEALED, invalid_signature};
 use std::net::{IpAddr, SocketAddr};
@@ -107,12 +107,7 @@ pub(crate) async fn caller(app: &App, route: &Route, parts: &Parts) -> Result<Ca
     } else {
         access.authenticate(Credentials::None, here).await?
     };
-    if principal.role() == Role::Guest && route.action != Action::Public && !principal.guests_are_admitted() {
-        return Err(Error::new(
-            Code::Unauthenticated,
-            "Credentials are needed: send 'Authorization: Bearer TOKEN'.",
-        ));
-    }
+    principal.enter(route.action)?;
     Ok(Caller { principal, signed: None })
 }
 
@@ -127,6 +122,7 @@ async fn signed(
     let access = &app.service.access;
     let signed = access.signed(purpose, parts.method.as_str(), parts.uri.path(), sealed, &here).await?;
     let principal = access.principal(signed.identity, here);
+    principal.enter(route.action)?;
     Ok(Caller { principal, signed: Some(SignedFor { filename: signed.filename }) })
 }
 

@@ -24,9 +24,11 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         | Code::BodyIncomplete => StatusCode::BAD_REQUEST,
         Code::Unauthenticated | Code::InvalidToken => StatusCode::UNAUTHORIZED,
         Code::Forbidden | Code::InvalidSignature | Code::WrongAddress => StatusCode::FORBIDDEN,
-        Code::RouteNotFound | Code::BucketNotFound | Code::FileNotFound | Code::UploadNotFound | Code::TokenNotFound => {
-            StatusCode::NOT_FOUND
-        }
+        Code::RouteNotFound
+        | Code::BucketNotFound
+        | Code::FileNotFound
+        | Code::UploadNotFound
+        | Code::TokenNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Code::BucketNotEmpty

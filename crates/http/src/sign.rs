@@ -141,8 +141,7 @@ fn signed_part(
 ) -> Result<PartUrl> {
     let (_, size) = plan.extent(number)?;
     let path = format!("/v1/uploads/{id}/parts/{number}");
-    let signature =
-        call.app.service.access.sign_part(grant, &path, expires_in.map(Duration::from_secs))?;
+    let signature = call.app.service.access.sign_part(grant, &path, expires_in.map(Duration::from_secs))?;
     Ok(PartUrl {
         part: number,
         size,

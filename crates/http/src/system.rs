@@ -6,6 +6,7 @@ use crate::openapi;
 use crate::render::{self, Response};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
+use carrack_domain::access::{ReadMetrics, authorize};
 use carrack_domain::{Code, Error, Result};
 use std::sync::Arc;
 use utoipa_swagger_ui::Config;
@@ -29,6 +30,7 @@ pub(crate) async fn readyz(call: Call) -> Result<Response> {
 /// Metrics in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "Metrics.", content_type = "text/plain")), security(("bearer" = [])))]
 pub(crate) async fn metrics(call: Call) -> Result<Response> {
+    authorize::<ReadMetrics>(&call.principal, ())?;
     let text = (call.app.metrics)();
     let response = render::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text);
     compress::fresh(&call.headers, response).await

@@ -99,10 +99,7 @@ pub(crate) async fn me(call: Call) -> Result<Response> {
         subject: identity.subject.clone(),
         role: identity.role.as_str().to_owned(),
         expires_at: identity.expires_at.map(|end| end.to_string()),
-        limits: Limits {
-            max_size: call.app.service.uploads.size_max(),
-            buckets: bucket_names(identity),
-        },
+        limits: Limits { max_size: call.app.service.uploads.size_max(), buckets: bucket_names(identity) },
     };
     Ok(render::json(StatusCode::OK, &me))
 }

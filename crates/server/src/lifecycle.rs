@@ -65,12 +65,8 @@ async fn serve(config: Config, flags: Flags, metrics: PrometheusHandle) -> Resul
     background.spawn(maintain(rooms.service.clone(), idle.clone()));
     background.spawn(reconcile(rooms.service.clone(), idle.clone()));
     background.spawn(upkeep(metrics.clone(), idle.clone()));
-    let reloading = Reload {
-        flags,
-        data: config.data.clone(),
-        tls: tls.clone(),
-        service: rooms.service.clone(),
-    };
+    let reloading =
+        Reload { flags, data: config.data.clone(), tls: tls.clone(), service: rooms.service.clone() };
     background.spawn(reloading.run(reload, idle.clone()));
     let app = App {
         service: rooms.service.clone(),

@@ -6,7 +6,7 @@
 use carrack_catalog::{Catalog, Committed, NewFile};
 use carrack_domain::access::FileRef;
 use carrack_domain::file::{File, Precondition};
-use carrack_domain::{BlobId, Result};
+use carrack_domain::{BlobId, Result, Timestamp};
 use quick_cache::sync::Cache;
 use std::sync::Arc;
 
@@ -54,6 +54,13 @@ impl Facts {
         precondition: &Precondition,
     ) -> Result<Option<BlobId>> {
         let deleted = self.catalog.delete_file(&place.bucket, &place.key, precondition).await;
+        self.forget(place);
+        deleted
+    }
+
+    /// See [`Catalog::expire_file`].
+    pub(crate) async fn expire_file(&self, place: &FileRef, before: Timestamp) -> Result<Option<BlobId>> {
+        let deleted = self.catalog.expire_file(&place.bucket, &place.key, before).await;
         self.forget(place);
         deleted
     }

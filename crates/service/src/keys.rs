@@ -203,7 +203,8 @@ mod tests {
         let sealed = ring.seal(Purpose::Part, &[b"PUT", b"/x"], b"payload").unwrap();
         assert_eq!(ring.open(Purpose::Part, &[b"PUT", b"/x"], &sealed).unwrap(), b"payload");
         assert_eq!(code(ring.open(Purpose::File, &[b"PUT", b"/x"], &sealed)), Code::InvalidSignature);
-        for context in [&[b"PUT", b"/y".as_slice()][..], &[b"PUT/x"], &[b"PU", b"T/x"], &[], &[b"PUT", b"/x", b""]]
+        for context in
+            [&[b"PUT", b"/y".as_slice()][..], &[b"PUT/x"], &[b"PU", b"T/x"], &[], &[b"PUT", b"/x", b""]]
         {
             assert_eq!(code(ring.open(Purpose::Part, context, &sealed)), Code::InvalidSignature);
         }
@@ -218,7 +219,11 @@ mod tests {
                 let mut bytes = sealed.clone().into_bytes();
                 bytes[at] ^= 1 << bit;
                 let altered = String::from_utf8(bytes).unwrap();
-                assert_eq!(code(ring.open(Purpose::File, &[b"c"], &altered)), Code::InvalidSignature, "{altered}");
+                assert_eq!(
+                    code(ring.open(Purpose::File, &[b"c"], &altered)),
+                    Code::InvalidSignature,
+                    "{altered}"
+                );
             }
             let cut = format!("{}{}", &sealed[..at], &sealed[at + 1..]);
             assert_eq!(code(ring.open(Purpose::File, &[b"c"], &cut)), Code::InvalidSignature);
@@ -239,7 +244,9 @@ mod tests {
         ring.replace(&[new.clone(), old]).unwrap();
         let second = ring.seal(Purpose::File, &[], b"2").unwrap();
         assert!(second.starts_with("cs1.new."));
-        assert!(ring.open(Purpose::File, &[], &first).is_ok() && ring.open(Purpose::File, &[], &second).is_ok());
+        assert!(
+            ring.open(Purpose::File, &[], &first).is_ok() && ring.open(Purpose::File, &[], &second).is_ok()
+        );
         ring.replace(&[new]).unwrap();
         assert_eq!(code(ring.open(Purpose::File, &[], &first)), Code::InvalidSignature);
         assert!(ring.open(Purpose::File, &[], &second).is_ok());
@@ -258,7 +265,10 @@ mod tests {
             (vec![short], "at least 32"),
         ] {
             let said = KeyRing::new(&secrets).err().unwrap();
-            assert!(said.contains(expected) && !said.contains("xxx") && !said.contains("too-short"), "{said}");
+            assert!(
+                said.contains(expected) && !said.contains("xxx") && !said.contains("too-short"),
+                "{said}"
+            );
         }
     }
 

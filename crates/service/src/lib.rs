@@ -12,6 +12,7 @@ pub mod health;
 pub mod keys;
 pub mod maintenance;
 pub mod metrics;
+mod retention;
 pub mod signed;
 pub mod upload;
 

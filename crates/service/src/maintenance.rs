@@ -5,6 +5,7 @@
 
 use crate::archive::Manifests;
 use crate::download::Readings;
+use crate::retention::Retention;
 use crate::{Core, metrics, upload};
 use carrack_domain::upload::UploadState;
 use carrack_domain::{BlobId, Result};
@@ -21,6 +22,7 @@ pub struct Maintenance {
     core: Arc<Core>,
     manifests: Arc<Manifests>,
     readings: Arc<Readings>,
+    retention: Retention,
 }
 
 /// What a look through everything found.
@@ -34,7 +36,7 @@ pub struct Reconciled {
 
 impl Maintenance {
     pub(crate) fn new(core: Arc<Core>, manifests: Arc<Manifests>, readings: Arc<Readings>) -> Maintenance {
-        Maintenance { core, manifests, readings }
+        Maintenance { core, manifests, readings, retention: Retention::default() }
     }
 
     /// Before the first request: completes what was being completed, and deletes stages that no upload owns. Must run
@@ -71,6 +73,10 @@ impl Maintenance {
             if expired.len() < BATCH {
                 break;
             }
+        }
+        self.core.catalog.expire_tokens(self.core.clock.now()).await?;
+        for blob in self.retention.expire_files(&self.core).await? {
+            self.collect(blob).await;
         }
         self.collect_all().await?;
         ::metrics::gauge!(metrics::UPLOADS_OPEN).set(self.core.catalog.open_uploads().await? as f64);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::Outcome;
+use carrack_domain::policy::{Actions, Effect, Party, Policy, Rule};
 
 pub(super) async fn life(catalog: &dyn Catalog) {
     let (a, b) = (bucket_name("alpha"), bucket_name("beta"));
@@ -100,4 +101,34 @@ pub(super) async fn numbers_beyond_i64(catalog: &dyn Catalog) {
     }
     assert_eq!(account(catalog, &name).await, (0, 0, 0));
     assert_eq!(catalog.extent(&upload_id(1), u64::MAX).await.unwrap(), None);
+}
+
+pub(super) async fn settings(catalog: &dyn Catalog) {
+    let name = bucket_name("settings");
+    let rule = Rule {
+        effect: Effect::Allow,
+        actions: Actions::ALL,
+        prefix: "a/\"".to_owned(),
+        to: vec![Party::Everyone, Party::User("ann".to_owned())],
+        when: None,
+    };
+    let settings = BucketSettings {
+        quota_bytes: Some(7),
+        retention_seconds: Some(9),
+        policy: Some(Policy::new(vec![rule]).unwrap()),
+    };
+    let (made, _) = catalog.put_bucket(&name, &settings, NOW).await.unwrap();
+    assert_eq!(made.settings, settings);
+    assert_eq!(catalog.bucket(&name).await.unwrap().settings, settings);
+    assert_eq!(catalog.buckets().await.unwrap()[0].settings, settings);
+    for bad in [0, u64::MAX] {
+        let bad = BucketSettings { retention_seconds: Some(bad), ..settings.clone() };
+        assert_code(catalog.put_bucket(&name, &bad, NOW).await, Code::InvalidRequest, "a retention");
+    }
+    assert_eq!(catalog.bucket(&name).await.unwrap().settings, settings, "a refused change changes nothing");
+    let empty = BucketSettings { policy: Some(Policy::default()), ..BucketSettings::default() };
+    catalog.put_bucket(&name, &empty, NOW).await.unwrap();
+    assert_eq!(catalog.bucket(&name).await.unwrap().settings, empty, "an empty policy is not none");
+    catalog.put_bucket(&name, &BucketSettings::default(), NOW).await.unwrap();
+    assert_eq!(catalog.bucket(&name).await.unwrap().settings, BucketSettings::default());
 }

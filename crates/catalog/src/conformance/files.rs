@@ -1,5 +1,6 @@
 use super::*;
 use crate::{Committed, Outcome};
+use carrack_domain::access::FileRef;
 use carrack_domain::file::File;
 
 pub(super) async fn life(catalog: &dyn Catalog) {
@@ -157,4 +158,85 @@ pub(super) async fn failed_commits_change_nothing(catalog: &dyn Catalog) {
     assert_eq!(catalog.upload(&up.id).await.unwrap().state, UploadState::Finishing(blob_id(2)));
     catalog.commit_file(file.clone()).await.expect("at last");
     assert_code(catalog.commit_file(file).await, Code::UploadNotFound, "an upload that is complete");
+}
+
+pub(super) async fn expire(catalog: &dyn Catalog) {
+    let name = bucket_name("expiring");
+    assert_code(catalog.expire_file(&name, &key("k"), later(9)).await, Code::BucketNotFound, "expire_file");
+    put_bucket(catalog, &name, None).await;
+    assert_code(catalog.expire_file(&name, &key("k"), later(9)).await, Code::FileNotFound, "expire_file");
+    put_file(catalog, &name, "k", 1, 3).await;
+    assert_code(catalog.expire_file(&name, &key("k"), NOW).await, Code::PreconditionFailed, "a young file");
+    assert_eq!(account(catalog, &name).await, (3, 0, 1));
+    assert_eq!(catalog.expire_file(&name, &key("k"), later(1)).await.unwrap(), Some(blob_id(1)));
+    assert_eq!(account(catalog, &name).await, (0, 0, 0));
+}
+
+pub(super) async fn content_is_found(catalog: &dyn Catalog) {
+    let (one, two) = (bucket_name("content-one"), bucket_name("content-two"));
+    put_bucket(catalog, &one, None).await;
+    put_bucket(catalog, &two, None).await;
+    let sha256 = [7; 32];
+    let of = |number, size, sha256| {
+        let mut blob = blob(number, size);
+        blob.digest.sha256 = sha256;
+        blob
+    };
+    for (bucket, name, number, size, known) in [
+        (&one, "known", 1, 10, Some(sha256)),
+        (&two, "known-too", 2, 10, Some(sha256)),
+        (&one, "longer", 3, 11, Some(sha256)),
+        (&one, "other", 4, 10, Some([8; 32])),
+        (&one, "unknown", 5, 10, None),
+    ] {
+        let file = new_file(bucket, &key(name), of(number, size, known));
+        catalog.commit_file(file).await.expect("commit_file");
+    }
+    let find = async |size, known, limit| {
+        let found = catalog.files_of_content(size, known, limit).await.unwrap();
+        let mut keys: Vec<_> =
+            found.iter().map(|file| (file.bucket.to_string(), file.key.to_string())).collect();
+        keys.sort();
+        keys
+    };
+    let pair = |bucket: &BucketName, name: &str| (bucket.to_string(), name.to_owned());
+    assert_eq!(find(10, Some(sha256), 9).await, [pair(&one, "known"), pair(&two, "known-too")]);
+    assert_eq!(find(10, Some(sha256), 1).await.len(), 1);
+    assert_eq!(find(10, None, 9).await, [pair(&one, "unknown")]);
+    assert_eq!(find(u64::MAX, Some(sha256), 9).await, []);
+    catalog.put_sha256(&blob_id(5), sha256).await.unwrap();
+    assert_eq!((find(10, None, 9).await.len(), find(10, Some(sha256), 9).await.len()), (0, 3));
+}
+
+pub(super) async fn copies(catalog: &dyn Catalog) {
+    let name = bucket_name("copies");
+    put_bucket(catalog, &name, Some(100)).await;
+    put_file(catalog, &name, "source", 1, 40).await;
+    let copy = |source: &str, to: &str, number| {
+        let mut file = new_file(&name, &key(to), blob(number, 40));
+        file.origin = Origin::Copy(FileRef { bucket: name.clone(), key: key(source) });
+        file
+    };
+    let made = catalog.commit_file(copy("source", "copy", 1)).await.unwrap();
+    assert_eq!((made.file.blob.id, made.outcome), (blob_id(1), Outcome::Created));
+    assert_eq!(account(catalog, &name).await, (80, 0, 2), "both count");
+    assert_code(catalog.commit_file(copy("source", "third", 1)).await, Code::QuotaExceeded, "the quota");
+    let again = catalog.commit_file(copy("source", "source", 1)).await.unwrap();
+    assert_eq!(
+        (again.outcome, again.orphan),
+        (Outcome::Replaced, None),
+        "a copy over itself keeps its bytes"
+    );
+    assert_code(catalog.commit_file(copy("none", "x", 1)).await, Code::FileNotFound, "no source");
+    assert_code(catalog.commit_file(copy("source", "x", 2)).await, Code::FileNotFound, "another content");
+    catalog.delete_file(&name, &key("source"), &Precondition::None).await.unwrap();
+    assert_code(
+        catalog.commit_file(copy("source", "x", 1)).await,
+        Code::FileNotFound,
+        "a source that is gone",
+    );
+    assert_eq!(
+        catalog.delete_file(&name, &key("copy"), &Precondition::None).await.unwrap(),
+        Some(blob_id(1))
+    );
 }

@@ -17,6 +17,7 @@ mod joins;
 mod listing;
 mod model;
 mod races;
+mod tokens;
 mod uploads;
 
 use crate::{Catalog, NewFile, Origin};
@@ -37,10 +38,17 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn Catalog>) {
     buckets::life(&*make().await).await;
     buckets::generations_never_repeat(&*make().await).await;
     buckets::numbers_beyond_i64(&*make().await).await;
+    buckets::settings(&*make().await).await;
+    tokens::life(&*make().await).await;
+    tokens::what_was_made_with_one_ends_with_it(&*make().await).await;
+    tokens::expiry(&*make().await).await;
     files::life(&*make().await).await;
     files::preconditions(&*make().await).await;
     files::quota(&*make().await).await;
     files::failed_commits_change_nothing(&*make().await).await;
+    files::expire(&*make().await).await;
+    files::content_is_found(&*make().await).await;
+    files::copies(&*make().await).await;
     listing::pages(&*make().await).await;
     listing::scans(&*make().await).await;
     listing::random(&*make().await).await;
@@ -81,7 +89,11 @@ async fn closes(catalog: Arc<dyn Catalog>) {
     catalog.close().await.expect("close");
     assert_code(catalog.bucket(&name).await, Code::ShuttingDown, "bucket after close");
     assert_code(catalog.buckets().await, Code::ShuttingDown, "buckets after close");
-    assert_code(catalog.put_bucket(&name, &BucketSettings::of_quota(None), NOW).await, Code::ShuttingDown, "put_bucket after close");
+    assert_code(
+        catalog.put_bucket(&name, &BucketSettings::of_quota(None), NOW).await,
+        Code::ShuttingDown,
+        "put_bucket after close",
+    );
     assert_code(catalog.check().await, Code::ShuttingDown, "check after close");
 }
 

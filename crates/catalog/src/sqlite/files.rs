@@ -6,7 +6,7 @@ use super::rows::{self, signed};
 use super::{blobs, uploads};
 use crate::{Committed, NewFile, Origin, Outcome};
 use carrack_domain::file::{Blob, File, Precondition};
-use carrack_domain::{BlobId, BucketName, Code, ETag, Error, Key};
+use carrack_domain::{BlobId, BucketName, Code, ETag, Error, Key, Timestamp};
 use rusqlite::{Connection, params};
 
 /// Columns as in [`rows::FILE`], written out because this is the one statement every download runs.
@@ -18,6 +18,7 @@ struct Present {
     blob: BlobId,
     size: i64,
     etag: ETag,
+    created_at: Timestamp,
 }
 
 pub(super) fn get(connection: &Connection, bucket: &BucketName, key: &Key) -> Done<File> {
@@ -58,12 +59,14 @@ fn not_found(bucket: &BucketName, key: &Key) -> Error {
 }
 
 fn present(connection: &Connection, account: &Account, key: &Key) -> Done<Option<Present>> {
-    let mut statement = connection
-        .prepare_cached("SELECT blob_id, size, blake3 FROM file WHERE bucket_id = ?1 AND key = ?2")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT blob_id, size, blake3, created_at FROM file WHERE bucket_id = ?1 AND key = ?2",
+    )?;
     let mut found = statement.query(params![account.id, key.as_str().as_bytes()])?;
     let Some(row) = found.next()? else { return Ok(None) };
     let etag = ETag::of_content(&row.get(2)?);
-    Ok(Some(Present { blob: rows::blob_id(row, 0)?, size: row.get(1)?, etag }))
+    let created_at = Timestamp::from_millis(row.get(3)?);
+    Ok(Some(Present { blob: rows::blob_id(row, 0)?, size: row.get(1)?, etag, created_at }))
 }
 
 fn require(precondition: &Precondition, present: Option<&Present>) -> Done<()> {
@@ -173,6 +176,24 @@ pub(super) fn delete(
     let account = buckets::account(connection, bucket)?;
     let present = present(connection, &account, key)?.ok_or_else(|| not_found(bucket, key))?;
     require(precondition, Some(&present))?;
+    remove(connection, &account, key, &present)
+}
+
+pub(super) fn expire(
+    connection: &Connection,
+    bucket: &BucketName,
+    key: &Key,
+    before: Timestamp,
+) -> Done<Option<BlobId>> {
+    let account = buckets::account(connection, bucket)?;
+    let present = present(connection, &account, key)?.ok_or_else(|| not_found(bucket, key))?;
+    if present.created_at >= before {
+        return Err(Error::new(Code::PreconditionFailed, "The file under this key is younger.").into());
+    }
+    remove(connection, &account, key, &present)
+}
+
+fn remove(connection: &Connection, account: &Account, key: &Key, present: &Present) -> Done<Option<BlobId>> {
     connection
         .prepare_cached("DELETE FROM file WHERE bucket_id = ?1 AND key = ?2")?
         .execute(params![account.id, key.as_str().as_bytes()])?;

@@ -210,6 +210,11 @@ impl Catalog for SqliteCatalog {
         self.write("delete_file", move |c| files::delete(c, &bucket, &key, &precondition)).await
     }
 
+    async fn expire_file(&self, bucket: &BucketName, key: &Key, before: Timestamp) -> Result<Option<BlobId>> {
+        let (bucket, key) = (bucket.clone(), key.clone());
+        self.write("expire_file", move |c| files::expire(c, &bucket, &key, before)).await
+    }
+
     async fn check_quota(&self, bucket: &BucketName, key: &Key, bytes: u64) -> Result<()> {
         self.point("check_quota", |c| buckets::check_quota(c, bucket, key, bytes)).await
     }

@@ -75,8 +75,7 @@ pub(super) fn list(connection: &Connection, limit: usize) -> Done<Vec<Token>> {
 pub(super) fn delete(connection: &Connection, id: &TokenId) -> Done<Vec<Token>> {
     let mut gone = vec![get(connection, id)?];
     // One generation only: a session makes no further tokens.
-    let mut statement =
-        connection.prepare_cached(&format!("SELECT {TOKEN} FROM token WHERE parent = ?1"))?;
+    let mut statement = connection.prepare_cached(&format!("SELECT {TOKEN} FROM token WHERE parent = ?1"))?;
     let mut found = statement.query([id.as_bytes()])?;
     while let Some(row) = found.next()? {
         gone.push(token(row)?);

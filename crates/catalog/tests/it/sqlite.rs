@@ -77,13 +77,17 @@ async fn conforms() {
 async fn keeps_everything_when_dropped_without_close() {
     let directory = TempDir::new().unwrap();
     let catalog = open(directory.path());
-    let (bucket, _) = catalog.put_bucket(&name("bucket"), &BucketSettings::of_quota(Some(1 << 40)), NOW).await.unwrap();
+    let (bucket, _) =
+        catalog.put_bucket(&name("bucket"), &BucketSettings::of_quota(Some(1 << 40)), NOW).await.unwrap();
     catalog.create_upload(&upload(200)).await.unwrap();
     catalog.record_extent(&upload(200).id, &extent(100), NOW).await.unwrap();
     drop(catalog);
     assert_eq!(meta(directory.path(), "clean"), 0);
     let catalog = open(directory.path());
-    assert_eq!(catalog.bucket(&name("bucket")).await.unwrap().settings.quota_bytes, bucket.settings.quota_bytes);
+    assert_eq!(
+        catalog.bucket(&name("bucket")).await.unwrap().settings.quota_bytes,
+        bucket.settings.quota_bytes
+    );
     assert_eq!(catalog.upload(&upload(200).id).await.unwrap(), upload(200));
     assert_eq!(catalog.extents(&upload(200).id).await.unwrap(), [extent(100)]);
     catalog.close().await.unwrap();
@@ -133,9 +137,12 @@ async fn close_under_load_loses_nothing_that_was_acknowledged() {
     let mut set = JoinSet::new();
     for number in 0..200 {
         let catalog = Arc::clone(&catalog);
-        set.spawn(
-            async move { (number, catalog.put_bucket(&name(&format!("b-{number}")), &BucketSettings::of_quota(None), NOW).await) },
-        );
+        set.spawn(async move {
+            (
+                number,
+                catalog.put_bucket(&name(&format!("b-{number}")), &BucketSettings::of_quota(None), NOW).await,
+            )
+        });
     }
     tokio::task::yield_now().await;
     catalog.close().await.unwrap();

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
 use carrack_domain::access::{FileRef, Permission, authorize};
-use carrack_domain::file::{File, Precondition};
+use carrack_domain::file::{BucketSettings, File, Precondition};
 use carrack_domain::{BucketName, Clock, Code, Entropy, Grant, Key, Principal, Role, Timestamp};
 use carrack_service::access::Options;
 use carrack_service::facts::Facts;
@@ -21,7 +21,7 @@ use futures_util::{FutureExt, stream};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
@@ -37,11 +37,12 @@ impl Entropy for Counting {
     }
 }
 
-struct Standing;
+/// Moves when it is told to.
+struct Standing(AtomicI64);
 
 impl Clock for Standing {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(1_700_000_000_000)
+        Timestamp::from_millis(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -55,6 +56,7 @@ fn access() -> Options {
 struct Rooms {
     service: Service,
     catalog: Arc<SqliteCatalog>,
+    clock: Arc<Standing>,
     folder: TempDir,
 }
 
@@ -69,11 +71,12 @@ impl Rooms {
             reserve_bytes: 0,
             open_blobs_max: 16,
         });
+        let clock = Arc::new(Standing(AtomicI64::new(1_700_000_000_000)));
         let core = Core {
             catalog: catalog.clone(),
             facts: Facts::new(catalog.clone()),
             storage: Arc::new(storage.unwrap()),
-            clock: Arc::new(Standing),
+            clock: clock.clone(),
             entropy: Arc::new(Counting(AtomicU64::new(1))),
             limits: Limits {
                 file_size_max: 1 << 30,
@@ -86,7 +89,7 @@ impl Rooms {
         };
         let service = Service::new(core, access());
         service.buckets.ensure_default().await.unwrap();
-        Rooms { service, catalog, folder }
+        Rooms { service, catalog, clock, folder }
     }
 
     fn grant<P: Permission<Resource = FileRef>>(&self, key: &str) -> Grant<P> {
@@ -161,4 +164,41 @@ async fn a_deletion_nobody_waits_for_any_more_is_forgotten_by_the_facts_too() {
     })
     .await;
     until("the facts have forgotten it", async || rooms.service.files.get(&read).await.is_err()).await;
+}
+
+#[tokio::test]
+async fn a_bucket_keeps_its_files_as_long_as_it_says() {
+    let rooms = Rooms::open().await;
+    let bucket = BucketName::parse("default").unwrap();
+    let keep = async |retention_seconds| {
+        let settings = BucketSettings { retention_seconds, ..BucketSettings::default() };
+        rooms.catalog.put_bucket(&bucket, &settings, rooms.clock.now()).await.unwrap();
+    };
+    let pass = async |seconds: i64| {
+        rooms.clock.0.fetch_add(seconds * 1000, Ordering::Relaxed);
+        rooms.service.maintenance.round().await.unwrap();
+    };
+    let there = async |key: &str| rooms.service.files.get(&rooms.grant(key)).await.is_ok();
+    let first = rooms.put("first").await;
+    rooms.put("replaced").await;
+    pass(1000).await;
+    assert!(there("first").await, "without a retention for ever");
+    keep(Some(2000)).await;
+    pass(500).await;
+    rooms.put("replaced").await;
+    rooms.put("later").await;
+    pass(500).await;
+    assert!(there("first").await, "2000 s are not over");
+    pass(1).await;
+    assert!(!there("first").await && there("replaced").await && there("later").await);
+    assert!(!rooms.blob_path(&first).exists(), "its bytes are gone too");
+    pass(1499).await;
+    assert!(there("later").await);
+    pass(2).await;
+    assert!(!there("replaced").await && !there("later").await);
+    rooms.put("last").await;
+    pass(100).await;
+    keep(Some(50)).await;
+    pass(0).await;
+    assert!(!there("last").await, "a shorter retention holds for what is there");
 }

@@ -65,7 +65,8 @@ async fn limits_hold_for_what_is_not_sent_too() {
     let server = Server::start();
     let bytes = content(1000, 1);
     store(&server, "/v1/files/default/first", &bytes).await;
-    json(server.put("/v1/buckets/small").json(&value!({"quota_bytes": 999})).send().await.unwrap(), 201).await;
+    json(server.put("/v1/buckets/small").json(&value!({"quota_bytes": 999})).send().await.unwrap(), 201)
+        .await;
     let begin = async |wish: Value| server.post("/v1/uploads").json(&wish).send().await.unwrap();
     let there = with(wish("k", &bytes), value!({"bucket": "small"}));
     refused(begin(there).await, 413, "quota_exceeded").await;

@@ -82,7 +82,7 @@ async fn deny_wins_and_a_narrow_rule_is_not_widened() {
         value!([
             rule("allow", &["*"], "", "everyone"),
             rule("deny", &["*"], "secret/", "role:user"),
-            rule("deny", &["read"], "secret/", "everyone"),
+            rule("deny", &["read", "write"], "secret/", "everyone"),
             rule("deny", &["write"], "", "user:bob"),
         ]),
     )
@@ -96,14 +96,24 @@ async fn deny_wins_and_a_narrow_rule_is_not_widened() {
     assert_eq!(nobody.get("/v1/files/vault/open").await.status(), 200);
     refused(alice.get("/v1/files/vault/secret/f").await, 403, "forbidden").await;
     refused(nobody.get("/v1/files/vault/secret/f").await, 401, "unauthenticated").await;
-    for path in ["/v1/files/vault", "/v1/files/vault?prefix=secret/", "/v1/files/vault?prefix=s", "/v1/zip/vault", "/v1/zip/vault?key=secret/f"] {
+    for path in [
+        "/v1/files/vault",
+        "/v1/files/vault?prefix=secret/",
+        "/v1/files/vault?prefix=s",
+        "/v1/zip/vault",
+        "/v1/zip/vault?key=secret/f",
+    ] {
         refused(alice.get(path).await, 403, "forbidden").await;
     }
     json(alice.get("/v1/files/vault?prefix=o").await, 200).await;
     assert_eq!(alice.put("/v1/files/vault/new", b"x").await.status(), 201);
     refused(bob.put("/v1/files/vault/new", b"x").await, 403, "forbidden").await;
     refused(nobody.put("/v1/files/vault/secret/f", b"x").await, 401, "unauthenticated").await;
-    assert_eq!(server.get("/v1/files/vault/secret/f").send().await.unwrap().status(), 200, "administrators may");
+    assert_eq!(
+        server.get("/v1/files/vault/secret/f").send().await.unwrap().status(),
+        200,
+        "administrators may"
+    );
 }
 
 #[tokio::test]
@@ -124,7 +134,12 @@ async fn conditions_are_those_of_the_request() {
     for (when, allowed) in cases {
         let mut rule = rule("allow", &["read"], "", "user:alice");
         rule["when"] = when.clone();
-        put(&server, "default", value!([rule, {"effect": "allow", "actions": ["list"], "to": ["user:alice"]}])).await;
+        put(
+            &server,
+            "default",
+            value!([rule, {"effect": "allow", "actions": ["list"], "to": ["user:alice"]}]),
+        )
+        .await;
         let status = alice.get("/v1/files/default/f").await.status().as_u16();
         assert_eq!(status, if allowed { 200 } else { 403 }, "{when}");
     }
@@ -164,7 +179,9 @@ async fn a_policy_that_cannot_be_read_changes_nothing() {
         value!({"rules": vec![rule("allow", &["read"], "", "everyone"); 501]}),
     ] {
         for bucket in ["vault", "new-one"] {
-            let answer = server.put(&format!("/v1/buckets/{bucket}")).json(&value!({"policy": policy, "quota_bytes": 7}));
+            let answer = server
+                .put(&format!("/v1/buckets/{bucket}"))
+                .json(&value!({"policy": policy, "quota_bytes": 7}));
             refused(answer.send().await.unwrap(), 400, "invalid_policy").await;
         }
     }
@@ -191,7 +208,11 @@ async fn a_policy_is_shown_as_it_was_set_and_survives_a_restart() {
     assert_eq!(shown["policy"]["rules"], rules);
     refused(Caller::with(&server, &token).put("/v1/files/default/f", b"x").await, 403, "forbidden").await;
     json(server.put("/v1/buckets/default").send().await.unwrap(), 200).await;
-    assert_eq!(Caller::with(&server, &token).put("/v1/files/default/f", b"x").await.status(), 201, "the default again");
+    assert_eq!(
+        Caller::with(&server, &token).put("/v1/files/default/f", b"x").await.status(),
+        201,
+        "the default again"
+    );
 }
 
 #[tokio::test]
@@ -210,7 +231,8 @@ async fn guests_read_where_they_may() {
         refused(nobody.put(&format!("/v1/files/{bucket}/f"), b"x").await, 401, "unauthenticated").await;
         refused(nobody.delete(&format!("/v1/files/{bucket}/f")).await, 401, "unauthenticated").await;
     }
-    for path in ["/v1/files/other/f", "/v1/files/nowhere/f", "/v1/tokens", "/v1/buckets/default", "/metrics"] {
+    for path in ["/v1/files/other/f", "/v1/files/nowhere/f", "/v1/tokens", "/v1/buckets/default", "/metrics"]
+    {
         refused(nobody.get(path).await, 401, "unauthenticated").await;
     }
     refused(Caller::with(&server, "wrong").get("/v1/files/default/f").await, 401, "invalid_token").await;
@@ -223,7 +245,9 @@ async fn guests_see_no_uploads_of_other_guests_in_a_list() {
     let server = Server::start();
     put(&server, "drop-box", value!([rule("allow", &["write"], "", "everyone")])).await;
     let nobody = Caller::nobody(&server);
-    let begun = json(nobody.post("/v1/uploads", value!({"bucket": "drop-box", "key": "k", "size": 4})).await, 201).await;
+    let begun =
+        json(nobody.post("/v1/uploads", value!({"bucket": "drop-box", "key": "k", "size": 4})).await, 201)
+            .await;
     let path = format!("/v1/uploads/{}", begun["upload_id"].as_str().unwrap());
     assert_eq!(json(nobody.get("/v1/uploads").await, 200).await, value!({"uploads": []}));
     json(nobody.put(&format!("{path}/parts/1"), b"1234").await, 200).await;

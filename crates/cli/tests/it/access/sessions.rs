@@ -42,7 +42,11 @@ async fn a_session_is_its_user_until_it_is_ended() {
     assert_eq!(ended.status(), 204);
     assert!(header(&ended, "set-cookie").contains("Max-Age=0"));
     refused(with(&server, &cookie, Method::GET, "/v1/me", &[]).await, 401, "invalid_token").await;
-    assert_eq!(with(&server, &cookie, Method::DELETE, "/v1/session", &[]).await.status(), 204, "again is fine");
+    assert_eq!(
+        with(&server, &cookie, Method::DELETE, "/v1/session", &[]).await.status(),
+        204,
+        "again is fine"
+    );
     json(Caller::with(&server, &token).get("/v1/me").await, 200).await;
 }
 
@@ -90,7 +94,8 @@ async fn a_page_of_another_site_cannot_use_a_session() {
         for method in [Method::PUT, Method::DELETE] {
             refused(with(&server, &cookie, method, path, foreign).await, 403, "forbidden").await;
         }
-        let login = Caller::nobody(&server).request(Method::POST, "/v1/session").json(&value!({"token": TOKEN}));
+        let login =
+            Caller::nobody(&server).request(Method::POST, "/v1/session").json(&value!({"token": TOKEN}));
         let login = foreign.iter().fold(login, |login, (name, value)| login.header(*name, *value));
         refused(login.send().await.unwrap(), 403, "forbidden").await;
     }

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 /// The URL of a part.
 async fn part_url(upload: &Upload<'_>, number: u64, query: &str) -> Value {
-    let answer = upload.server.get(&format!("{}/parts/{number}/url{query}", upload.path)).send().await.unwrap();
+    let answer =
+        upload.server.get(&format!("{}/parts/{number}/url{query}", upload.path)).send().await.unwrap();
     json(answer, 200).await
 }
 
@@ -95,7 +96,7 @@ async fn every_altered_byte_of_a_part_url_is_noticed() {
     for bad in all {
         let answer = nobody.put(&bad, b"1234").await;
         let status = answer.status().as_u16();
-        if bad[..query_at] == url[..query_at] {
+        if bad[..=query_at] == url[..=query_at] {
             refused(answer, 403, "invalid_signature").await;
         } else {
             // Another path: another part or upload, or nothing that is there.
@@ -139,7 +140,8 @@ async fn signed_urls_end() {
         let path = format!("{}/parts/1/url?expires_in={bad}", upload.path);
         refused(server.get(&path).send().await.unwrap(), 400, "invalid_request").await;
     }
-    json(server.get(&format!("{}/parts/1/url?expires_in=604800", upload.path)).send().await.unwrap(), 200).await;
+    json(server.get(&format!("{}/parts/1/url?expires_in=604800", upload.path)).send().await.unwrap(), 200)
+        .await;
 }
 
 #[tokio::test]
@@ -155,11 +157,19 @@ async fn parts_to_be_signed_are_of_the_upload() {
         let answer = server.post(&path).json(&value!({ "parts": parts })).send().await.unwrap();
         refused(answer, 400, "invalid_part").await;
     }
-    for body in ["", "{}", "[]", "{\"parts\": 1}", "{\"parts\": \"1\", \"more\": 1}", "{\"parts\": \"1\", \"expires_in\": 0}"] {
+    for body in [
+        "",
+        "{}",
+        "[]",
+        "{\"parts\": 1}",
+        "{\"parts\": \"1\", \"more\": 1}",
+        "{\"parts\": \"1\", \"expires_in\": 0}",
+    ] {
         refused(server.post(&path).body(body).send().await.unwrap(), 400, "invalid_request").await;
     }
     let unknown = format!("/v1/uploads/{}", "0".repeat(32));
-    refused(server.get(&format!("{unknown}/parts/1/url")).send().await.unwrap(), 404, "upload_not_found").await;
+    refused(server.get(&format!("{unknown}/parts/1/url")).send().await.unwrap(), 404, "upload_not_found")
+        .await;
     let answer = server.post(&format!("{unknown}/part-urls")).json(&value!({"parts": "1"}));
     refused(answer.send().await.unwrap(), 404, "upload_not_found").await;
     let alice = Caller::user(&server, "alice").await;
@@ -201,7 +211,9 @@ async fn a_file_is_read_and_written_by_whoever_has_its_url() {
     assert_eq!((part.status().as_u16(), part.bytes().await.unwrap().as_ref()), (206, b"bytes".as_slice()));
     let head = nobody.request(Method::HEAD, &get).send().await.unwrap();
     assert_eq!((head.status().as_u16(), header(&head, "content-length")), (200, "10"));
-    for (method, url) in [(Method::PUT, &get), (Method::DELETE, &get), (Method::GET, &put), (Method::DELETE, &put)] {
+    for (method, url) in
+        [(Method::PUT, &get), (Method::DELETE, &get), (Method::GET, &put), (Method::DELETE, &put)]
+    {
         let answer = nobody.request(method, url).body("x").send().await.unwrap();
         refused(answer, 403, "invalid_signature").await;
     }
@@ -226,14 +238,18 @@ async fn every_altered_byte_of_a_file_url_is_noticed() {
     for bad in altered(&server, &url) {
         let answer = nobody.get(&bad).await;
         let status = answer.status().as_u16();
-        if bad[..query_at] == url[..query_at] {
+        if bad[..=query_at] == url[..=query_at] {
             refused(answer, 403, "invalid_signature").await;
         } else {
             assert!(matches!(status, 401 | 403 | 404 | 405), "{status} {bad}");
         }
     }
     let (path, query) = url.split_once('?').unwrap();
-    for bad in [format!("{path}/?{query}"), format!("{path}%66?{query}"), path.replace("default/f", "default/%66") + "?" + query] {
+    for bad in [
+        format!("{path}/?{query}"),
+        format!("{path}%66?{query}"),
+        path.replace("default/f", "default/%66") + "?" + query,
+    ] {
         let status = nobody.get(&bad).await.status().as_u16();
         assert_eq!(status, 403, "another spelling of the path: {bad}");
     }
@@ -253,7 +269,8 @@ async fn one_kind_of_signature_is_no_other() {
     for sealed in [signature(&part), signature(&file)] {
         let bearer = Caller::with(&server, &sealed);
         refused(bearer.get("/v1/files/default/f").await, 401, "invalid_token").await;
-        let cookie = nobody.request(Method::GET, "/v1/files/default/f").header("cookie", format!("carrack={sealed}"));
+        let cookie =
+            nobody.request(Method::GET, "/v1/files/default/f").header("cookie", format!("carrack={sealed}"));
         refused(cookie.send().await.unwrap(), 401, "invalid_token").await;
     }
 }
@@ -276,17 +293,41 @@ async fn what_can_be_signed_is_what_the_caller_may_do() {
     let wish = |method: &str, path: &str| value!({"method": method, "path": path});
     json(alice.post("/v1/sign", wish("GET", "/v1/files/default/none")).await, 200).await;
     refused(alice.post("/v1/sign", wish("GET", "/v1/files/other/f")).await, 404, "bucket_not_found").await;
-    for bad in ["/v1/buckets/default", "/v1/files/default", "/v1/files/default/f?meta", "http://x/v1/files/default/f", "/v1/files/default/f#x", "/v1/files/default/%ff"] {
-        refused(server.post("/v1/sign").json(&wish("GET", bad)).send().await.unwrap(), 400, "invalid_request").await;
+    for bad in [
+        "/v1/buckets/default",
+        "/v1/files/default",
+        "/v1/files/default/f?meta",
+        "http://x/v1/files/default/f",
+        "/v1/files/default/f#x",
+        "/v1/files/default/%ff",
+    ] {
+        refused(
+            server.post("/v1/sign").json(&wish("GET", bad)).send().await.unwrap(),
+            400,
+            "invalid_request",
+        )
+        .await;
     }
-    for bad in ["/v1/files/default/", "/v1/files/default/a//b", "/v1/files/default/../x", "/v1/files/default/a%2F%2e%2e"] {
-        refused(server.post("/v1/sign").json(&wish("GET", bad)).send().await.unwrap(), 400, "invalid_key").await;
+    for bad in [
+        "/v1/files/default/",
+        "/v1/files/default/a//b",
+        "/v1/files/default/../x",
+        "/v1/files/default/a%2F%2e%2e",
+    ] {
+        refused(server.post("/v1/sign").json(&wish("GET", bad)).send().await.unwrap(), 400, "invalid_key")
+            .await;
     }
     for method in ["DELETE", "POST", "get", ""] {
         let answer = server.post("/v1/sign").json(&wish(method, "/v1/files/default/f")).send().await.unwrap();
         refused(answer, 400, "invalid_request").await;
     }
-    for more in [value!({"ip": "x"}), value!({"filename": ""}), value!({"filename": "a\r\nb"}), value!({"expires_in": 0}), value!({"unknown": 1})] {
+    for more in [
+        value!({"ip": "x"}),
+        value!({"filename": ""}),
+        value!({"filename": "a\r\nb"}),
+        value!({"expires_in": 0}),
+        value!({"unknown": 1}),
+    ] {
         let mut wish = wish("GET", "/v1/files/default/f");
         wish.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         refused(server.post("/v1/sign").json(&wish).send().await.unwrap(), 400, "invalid_request").await;
@@ -298,7 +339,9 @@ async fn a_url_may_be_good_from_some_addresses_only() {
     let server = Server::start();
     store(&server, "/v1/files/default/f", b"bytes").await;
     let nobody = Caller::nobody(&server);
-    let of = async |ip: &str| sign(&server, value!({"method": "GET", "path": "/v1/files/default/f", "ip": ip})).await;
+    let of = async |ip: &str| {
+        sign(&server, value!({"method": "GET", "path": "/v1/files/default/f", "ip": ip})).await
+    };
     assert_eq!(nobody.get(&of("127.0.0.0/8").await).await.status(), 200);
     assert_eq!(nobody.get(&of("127.0.0.1").await).await.status(), 200);
     let elsewhere = of("10.0.0.0/8").await;
@@ -311,7 +354,14 @@ async fn a_url_may_be_good_from_some_addresses_only() {
     let url = sign(&behind, wish).await;
     let nobody = Caller::nobody(&behind);
     let from = async |chain: &str| {
-        nobody.request(Method::GET, &url).header("x-forwarded-for", chain).send().await.unwrap().status().as_u16()
+        nobody
+            .request(Method::GET, &url)
+            .header("x-forwarded-for", chain)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
     };
     assert_eq!(from("10.0.0.1").await, 200);
     assert_eq!(from("10.0.0.1, 8.8.8.8").await, 403, "what the client wrote itself does not count");
@@ -323,7 +373,8 @@ async fn a_url_may_be_good_from_some_addresses_only() {
 async fn what_a_revoked_token_has_signed_ends_with_it() {
     let server = Server::start();
     store(&server, "/v1/files/default/f", b"bytes").await;
-    let (token, id) = make_token(&server, value!({"subject": "alice", "role": "user", "expires_in": 60})).await;
+    let (token, id) =
+        make_token(&server, value!({"subject": "alice", "role": "user", "expires_in": 60})).await;
     let alice = Caller::with(&server, &token);
     let wish = value!({"method": "GET", "path": "/v1/files/default/f", "expires_in": 604_800});
     let signed = json(alice.post("/v1/sign", wish).await, 200).await;

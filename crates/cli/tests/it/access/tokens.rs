@@ -23,10 +23,16 @@ async fn a_token_is_told_once_and_says_who_calls() {
     assert_eq!(stored["created_by"], "alice");
     let listed = json(server.get("/v1/tokens").send().await.unwrap(), 200).await;
     let token = &listed["tokens"][0];
-    assert_eq!((&token["id"], &token["subject"], &token["created_by"]), (&made["id"], &value!("alice"), &value!("root")));
+    assert_eq!(
+        (&token["id"], &token["subject"], &token["created_by"]),
+        (&made["id"], &value!("alice"), &value!("root"))
+    );
     assert!(!listed.to_string().contains(secret), "a secret is told once");
     let root = json(server.get("/v1/me").send().await.unwrap(), 200).await;
-    assert_eq!((&root["subject"], &root["role"], &root["expires_at"]), (&value!("root"), &value!("admin"), &Value::Null));
+    assert_eq!(
+        (&root["subject"], &root["role"], &root["expires_at"]),
+        (&value!("root"), &value!("admin"), &Value::Null)
+    );
     refused(Caller::nobody(&server).get("/v1/me").await, 401, "unauthenticated").await;
 }
 
@@ -65,14 +71,18 @@ async fn a_revoked_token_is_refused_from_then_on() {
             refused(answer, 404, "token_not_found").await;
         }
     }
-    assert_eq!(json(server.get("/v1/tokens").send().await.unwrap(), 200).await["tokens"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        json(server.get("/v1/tokens").send().await.unwrap(), 200).await["tokens"].as_array().unwrap().len(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn revoking_races_with_use_and_wins() {
     let server = Server::start();
     for round in 0..20 {
-        let (secret, id) = make_token(&server, value!({"subject": format!("u{round}"), "role": "user"})).await;
+        let (secret, id) =
+            make_token(&server, value!({"subject": format!("u{round}"), "role": "user"})).await;
         let caller = Caller::with(&server, &secret);
         let path = format!("/v1/tokens/{id}");
         let using = async {
@@ -89,7 +99,8 @@ async fn revoking_races_with_use_and_wins() {
 #[tokio::test]
 async fn a_token_ends_by_itself() {
     let server = Server::start();
-    let (secret, _) = make_token(&server, value!({"subject": "alice", "role": "user", "expires_in": 1})).await;
+    let (secret, _) =
+        make_token(&server, value!({"subject": "alice", "role": "user", "expires_in": 1})).await;
     let alice = Caller::with(&server, &secret);
     eventually("the token ends", async || alice.get("/v1/me").await.status() == 401).await;
     refused(alice.get("/v1/me").await, 401, "invalid_token").await;
@@ -135,7 +146,8 @@ async fn only_administrators_of_everything_manage_tokens_and_buckets() {
     let made = make_token(&server, value!({"subject": "boss", "role": "admin"})).await;
     for caller in [&alice, &ops] {
         refused(caller.get("/v1/tokens").await, 403, "forbidden").await;
-        refused(caller.post("/v1/tokens", value!({"subject": "x", "role": "admin"})).await, 403, "forbidden").await;
+        refused(caller.post("/v1/tokens", value!({"subject": "x", "role": "admin"})).await, 403, "forbidden")
+            .await;
         refused(caller.delete(&format!("/v1/tokens/{}", made.1)).await, 403, "forbidden").await;
         refused(caller.put("/v1/buckets/new-one", b"").await, 403, "forbidden").await;
         refused(caller.delete("/v1/buckets/other").await, 403, "forbidden").await;
@@ -165,13 +177,16 @@ async fn what_belongs_to_others_is_not_there() {
     json(server.put("/v1/buckets/hidden").send().await.unwrap(), 201).await;
     store(&server, "/v1/files/hidden/f", b"x").await;
     for bucket in ["hidden", "nowhere"] {
-        for path in [format!("/v1/files/{bucket}/f"), format!("/v1/files/{bucket}"), format!("/v1/zip/{bucket}")] {
+        for path in
+            [format!("/v1/files/{bucket}/f"), format!("/v1/files/{bucket}"), format!("/v1/zip/{bucket}")]
+        {
             refused(alice.get(&path).await, 404, "bucket_not_found").await;
         }
         refused(alice.put(&format!("/v1/files/{bucket}/f"), b"y").await, 404, "bucket_not_found").await;
         refused(alice.delete(&format!("/v1/files/{bucket}/f")).await, 404, "bucket_not_found").await;
     }
     let seen = json(alice.get("/v1/buckets").await, 200).await;
-    let names: Vec<_> = seen["buckets"].as_array().unwrap().iter().map(|bucket| bucket["name"].clone()).collect();
+    let names: Vec<_> =
+        seen["buckets"].as_array().unwrap().iter().map(|bucket| bucket["name"].clone()).collect();
     assert_eq!(names, ["default"]);
 }
