@@ -2,6 +2,7 @@
 
 mod config;
 mod data;
+mod jwks;
 mod lifecycle;
 mod reload;
 mod system;

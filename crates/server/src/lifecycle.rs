@@ -4,7 +4,7 @@ use crate::config::{CatalogKind, Config, Flags, StorageKind};
 use crate::data::{self, DataFolder};
 use crate::reload::{self, Reload};
 use crate::system::{SystemClock, SystemEntropy};
-use crate::{telemetry, tls};
+use crate::{jwks, telemetry, tls};
 use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
 use carrack_domain::policy::AddressRange;
 use carrack_http::{App, Proxies};
@@ -150,6 +150,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         root_token: data::root_token(&folder, &SystemEntropy)?,
         keys: reload::ring(&config.auth, &folder.path)?,
         anonymous_read: config.auth.anonymous_read,
+        issuers: config.auth.jwks.iter().map(jwks::issuer).collect::<Result<_, _>>()?,
     };
     let tasks = TaskTracker::new();
     let core = Core {

@@ -6,6 +6,7 @@
 //! placeholder was removed.
 
 use crate::Core;
+use crate::jwt::{Issuer, Tokens};
 use crate::keys::{KeyRing, Secret};
 use carrack_domain::access::{GUEST, ManageTokens, ROOT};
 use carrack_domain::policy::{Circumstances, SUBJECT_BYTES_MAX};
@@ -25,6 +26,8 @@ const TOKENS_MAX: usize = 16_384;
 const TOKEN_BYTES_MAX: usize = 16 << 10;
 /// The most tokens a listing shows.
 const LIST_MAX: usize = 1000;
+/// How long a token that others have signed is believed before it is verified again, in seconds.
+const VERIFIED_SECONDS: i64 = 300;
 /// How long a session lasts, if what it was made with does.
 const SESSION: Duration = Duration::from_secs(12 * 3600);
 /// Random bytes of a token.
@@ -38,6 +41,8 @@ pub struct Options {
     pub keys: KeyRing,
     /// Whether guests may read what no policy speaks of.
     pub anonymous_read: bool,
+    /// Whose tokens are believed besides those signed with the ring.
+    pub issuers: Vec<Issuer>,
 }
 
 /// Verifies credentials, and makes them.
@@ -54,6 +59,9 @@ pub struct Access {
     reading_policies: tokio::sync::Mutex<()>,
     by_hash: Cache<(Kind, [u8; 32]), Arc<Identity>>,
     by_id: Cache<TokenId, ()>,
+    tokens: Tokens,
+    /// By generation of the keys, period of time, and hash.
+    verified: Cache<(u64, i64, [u8; 32]), Arc<Identity>>,
 }
 
 /// Which kind of credentials a hash is of: what is good as one is not as another.
@@ -106,6 +114,7 @@ pub struct Made {
 
 impl Access {
     pub(crate) fn new(core: Arc<Core>, options: Options) -> Access {
+        let clock = core.clock.clone();
         Access {
             core,
             root: blake3::hash(options.root_token.as_bytes()),
@@ -117,6 +126,8 @@ impl Access {
             reading_policies: tokio::sync::Mutex::new(()),
             by_hash: Cache::new(TOKENS_MAX),
             by_id: Cache::new(TOKENS_MAX),
+            tokens: Tokens::new(options.issuers, clock),
+            verified: Cache::new(TOKENS_MAX),
         }
     }
 
@@ -128,7 +139,9 @@ impl Access {
     /// Signs with these keys from now on; the sentence says what is wrong with them. When they are no good nothing has
     /// changed.
     pub fn replace_keys(&self, secrets: &[Secret]) -> Result<(), String> {
-        self.keys.replace(secrets)
+        self.keys.replace(secrets)?;
+        self.tokens.outdate();
+        Ok(())
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -178,7 +191,24 @@ impl Access {
         if blake3::hash(token.as_bytes()) == self.root {
             return Ok(self.root_identity.clone());
         }
+        if Tokens::looks_like(token) && token.len() <= TOKEN_BYTES_MAX {
+            return self.signed_token(token).await;
+        }
         self.token(Kind::Bearer, token).await
+    }
+
+    /// Who a token that others have signed is about; one that was seen lately is not verified again.
+    async fn signed_token(&self, token: &str) -> Result<Arc<Identity>> {
+        let hash = *blake3::hash(token.as_bytes()).as_bytes();
+        // Every few minutes, and whenever keys change, so that a key that is gone is gone.
+        let period = self.now().as_secs().div_euclid(VERIFIED_SECONDS);
+        let seen = (self.tokens.generation(), period, hash);
+        if let Some(identity) = self.verified.get(&seen) {
+            return Ok(identity);
+        }
+        let identity = Arc::new(self.tokens.verify(&self.keys, token).await?);
+        self.verified.insert(seen, identity.clone());
+        Ok(identity)
     }
 
     async fn token(&self, kind: Kind, secret: &str) -> Result<Arc<Identity>> {

@@ -101,7 +101,7 @@ struct Known {
 
 #[derive(Default)]
 struct KeySet {
-    keys: Vec<PublicKey>,
+    keys: Vec<Arc<PublicKey>>,
     /// The set as it came, to see whether a new one is another.
     text: Vec<u8>,
     /// When it came; never without a first.
@@ -216,7 +216,7 @@ impl Tokens {
             }
         };
         let own = header.alg == "HS256";
-        if own && claims.iss != OWN || !claims.aud.names(audience) {
+        if (own && claims.iss != OWN) || !claims.aud.names(audience) {
             return Err(refused("it is for somebody else"));
         }
         self.identity(claims).map_err(|reason| refused(&reason))
@@ -230,14 +230,14 @@ impl Tokens {
         token: &str,
     ) -> Result<Claims, String> {
         self.refresh(known, false).await?;
-        let mut candidates = known.candidates(header, signing);
-        if candidates.is_empty() {
+        let mut key = known.key(header, signing);
+        if key.is_none() {
             // A key that is new: asked for, but not for every token that names one.
             self.refresh(known, true).await?;
-            candidates = known.candidates(header, signing);
+            key = known.key(header, signing);
         }
-        let (set, at) = candidates.first().ok_or("its key is unknown")?;
-        verified(token, &set.keys[*at].key, signing.algorithm())
+        let key = key.ok_or("its key is unknown")?;
+        verified(token, &key.key, signing.algorithm())
     }
 
     /// Asks for an issuer's keys when they are old, or `wanted` and not asked for lately.
@@ -298,16 +298,13 @@ impl Known {
     }
 
     /// The key that a header names; without a name, the only one of its kind.
-    fn candidates(&self, header: &Header, signing: Signing) -> Vec<(Arc<KeySet>, usize)> {
+    fn key(&self, header: &Header, signing: Signing) -> Option<Arc<PublicKey>> {
         let set = self.keys();
-        let fits = |key: &PublicKey| {
+        let mut fitting = set.keys.iter().filter(|key| {
             key.signing == signing && (header.kid.is_none() || key.kid == header.kid)
-        };
-        let found: Vec<usize> = (0..set.keys.len()).filter(|at| fits(&set.keys[*at])).collect();
-        match found.as_slice() {
-            [one] => vec![(set.clone(), *one)],
-            [] | [_, ..] => Vec::new(),
-        }
+        });
+        let key = fitting.next()?.clone();
+        fitting.next().is_none().then_some(key)
     }
 }
 
@@ -340,7 +337,7 @@ fn key_set(text: Vec<u8>, came: Timestamp) -> Result<KeySet, String> {
     Ok(KeySet { keys, text, came: Some(came) })
 }
 
-fn public_key(jwk: &Jwk) -> Option<PublicKey> {
+fn public_key(jwk: &Jwk) -> Option<Arc<PublicKey>> {
     if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
         return None;
     }
@@ -358,5 +355,8 @@ fn public_key(jwk: &Jwk) -> Option<PublicKey> {
         return None;
     }
     let key = DecodingKey::from_jwk(jwk).ok()?;
-    Some(PublicKey { kid: jwk.common.key_id.clone(), signing, key })
+    Some(Arc::new(PublicKey { kid: jwk.common.key_id.clone(), signing, key }))
 }
+
+#[cfg(test)]
+mod tests;

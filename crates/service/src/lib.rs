@@ -9,6 +9,7 @@ pub mod download;
 pub mod facts;
 pub mod file;
 pub mod health;
+pub mod jwt;
 pub mod keys;
 pub mod maintenance;
 pub mod metrics;

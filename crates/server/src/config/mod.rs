@@ -134,7 +134,26 @@ pub enum StorageKind {
 #[serde(deny_unknown_fields)]
 pub struct Auth {
     pub keys: Vec<SigningKey>,
+    pub jwks: Vec<Jwks>,
     pub anonymous_read: bool,
+}
+
+/// One of `auth.jwks`.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jwks {
+    pub issuer: String,
+    pub audience: String,
+    #[serde(default)]
+    pub url: String,
+    #[serde(default)]
+    pub file: PathBuf,
+    #[serde(default = "all_algorithms")]
+    pub algorithms: Vec<String>,
+}
+
+fn all_algorithms() -> Vec<String> {
+    ["RS256", "ES256", "EdDSA"].map(str::to_owned).to_vec()
 }
 
 /// One of `auth.keys`.
@@ -343,6 +362,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if let Err(problem) = signing_keys(&config.auth).map_or(Ok(()), |keys| KeyRing::new(&keys).map(drop)) {
         wrong.push(format!("setting auth.keys: {problem}"));
     }
+    wrong.extend(config.auth.jwks.iter().filter_map(|jwks| crate::jwks::issuer(jwks).err()));
     for range in config.server.trusted_proxies.iter().filter(|range| AddressRange::parse(range).is_none()) {
         wrong.push(format!(
             "setting server.trusted_proxies: found {range:?}, expected addresses, or ranges such as \"10.0.0.0/8\""

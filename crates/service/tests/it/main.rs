@@ -49,7 +49,7 @@ impl Clock for Standing {
 fn access() -> Options {
     let secret = Secret { kid: "k".to_owned(), secret: "s".repeat(32) };
     let keys = KeyRing::new(&[secret]).unwrap();
-    Options { root_token: "root".to_owned(), keys, anonymous_read: false }
+    Options { root_token: "root".to_owned(), keys, anonymous_read: false, issuers: Vec::new() }
 }
 
 /// The product, its catalog to be looked into, and the folder that goes with it.

@@ -8,6 +8,7 @@
 )]
 
 mod instant;
+mod jwt;
 mod keys;
 mod policies;
 mod sessions;

@@ -3,7 +3,7 @@
 use super::{Caller, altered, make_token};
 use crate::contract::answers::{fetch, header, json, refused, store};
 use crate::contract::uploads::Upload;
-use crate::contract::wire::ask;
+use crate::contract::wire::{Wire, ask};
 use crate::server::{Server, Setup, TOKEN, content};
 use reqwest::Method;
 use serde_json::{Value, json as value};
@@ -399,4 +399,21 @@ async fn signatures_are_in_no_log() {
     }
     let mac = query.rsplit('.').next().unwrap();
     assert!(!server.log().contains(mac), "the log has a signature");
+}
+
+#[tokio::test]
+async fn a_part_that_cannot_be_taken_is_refused_before_it_is_sent() {
+    let server = Server::start();
+    let upload = Upload::begin(&server, "k", 4, value!({})).await;
+    let url = part_url(&upload, 1, "").await["url"].as_str().unwrap().to_owned();
+    let target = url.strip_prefix(&server.base).unwrap().to_owned();
+    let head = |target: &str, length: u64| {
+        format!("PUT {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n")
+    };
+    ask(&server, head(&target, 5_000_000_000)).await.refused(400, "length_mismatch");
+    ask(&server, head(&format!("{target}x"), 4)).await.refused(403, "invalid_signature");
+    let mut wire = Wire::with(&server, head(&target, 4)).await;
+    assert_eq!(wire.answer().await.unwrap().status, 100, "leave is given when nothing stands against it");
+    wire.send("1234").await;
+    assert_eq!(wire.answer().await.unwrap().status, 200);
 }
