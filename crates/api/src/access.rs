@@ -151,3 +151,77 @@ pub struct BeginSession {
     /// An access token.
     pub token: String,
 }
+
+/// A link, to be made: a way to a file's present content for whoever has it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateLink {
+    /// The file's bucket.
+    pub bucket: String,
+    /// Its key.
+    pub key: String,
+    /// Seconds for which it is good.
+    pub expires_in: u64,
+    /// How many downloads it is good for; any number when absent. One that is resumed, or comes over many connections, is
+    /// one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_downloads: Option<u64>,
+    /// Not good before this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<String>,
+    /// The only address, or range of addresses such as `10.0.0.0/8`, that it is good from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// What has to be known to use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// The name that a download is saved under; the file's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename: Option<String>,
+}
+
+/// A link's facts.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Link {
+    /// Names it, for revoking.
+    pub id: String,
+    /// The link itself.
+    pub url: String,
+    /// The file's bucket.
+    pub bucket: String,
+    /// Its key.
+    pub key: String,
+    /// Bytes of the content.
+    pub size: u64,
+    /// The content's tag.
+    pub etag: String,
+    /// When it ends.
+    pub expires_at: String,
+    /// When it begins; null: at once.
+    pub not_before: Option<String>,
+    /// How many downloads it is good for; null: any number.
+    pub max_downloads: Option<u64>,
+    /// How many there were.
+    pub uses: u64,
+    /// When the last began.
+    pub last_used_at: Option<String>,
+    /// The only addresses that it is good from; null: any.
+    pub ip: Option<String>,
+    /// Whether it has a password.
+    pub password: bool,
+    /// The name that a download is saved under; null: the file's own.
+    pub filename: Option<String>,
+    /// When it was made.
+    pub created_at: String,
+    /// By whom.
+    pub created_by: String,
+    /// When it was revoked.
+    pub revoked_at: Option<String>,
+}
+
+/// Links.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LinkList {
+    /// Newest first.
+    pub links: Vec<Link>,
+}

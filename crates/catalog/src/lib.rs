@@ -16,9 +16,10 @@ use async_trait::async_trait;
 use carrack_domain::access::FileRef;
 use carrack_domain::digest::Piece;
 use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
+use carrack_domain::link::{Claim, Link};
 use carrack_domain::token::Token;
 use carrack_domain::upload::{StoredExtent, Target, Upload};
-use carrack_domain::{BlobId, BucketName, Key, KeyPrefix, Result, Timestamp, TokenId, UploadId};
+use carrack_domain::{BlobId, BucketName, ClaimId, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId, UploadId};
 
 pub use sqlite::{OpenError, SqliteCatalog, SqliteOptions};
 
@@ -343,6 +344,34 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// Deletes the tokens that have expired; how many.
     async fn expire_tokens(&self, now: Timestamp) -> Result<u64>;
+
+    /// Records a link.
+    async fn create_link(&self, link: &Link) -> Result<()>;
+
+    /// A link, in whatever state; `link_not_found`.
+    async fn link(&self, id: &LinkId) -> Result<Link>;
+
+    /// The links of `owner`, newest first, at most `limit`.
+    async fn links(&self, owner: &str, limit: usize) -> Result<Vec<Link>>;
+
+    /// Revokes a link, with its claims; again is fine. `link_not_found`.
+    async fn revoke_link(&self, id: &LinkId, now: Timestamp) -> Result<()>;
+
+    /// Takes one use of a link and, with `claim`, records it as that. Of as many as come at once exactly as many succeed as
+    /// there are uses left. `link_not_found`, `link_revoked`, `link_expired`, `link_used`.
+    async fn use_link(&self, id: &LinkId, claim: Option<&Claim>, now: Timestamp) -> Result<()>;
+
+    /// A claim of a link, in whatever state; `link_used` when there is none (any more).
+    async fn claim(&self, link: &LinkId, id: &ClaimId) -> Result<Claim>;
+
+    /// The claims of a link, newest first, at most `limit`.
+    async fn claims(&self, link: &LinkId, limit: usize) -> Result<Vec<Claim>>;
+
+    /// Notes how far a claim is; nothing when it is gone.
+    async fn save_claim(&self, claim: &Claim) -> Result<()>;
+
+    /// Deletes claims past their deadline at `now`, and links that expired before `before`.
+    async fn expire_links(&self, now: Timestamp, before: Timestamp) -> Result<()>;
 
     /// Answers when the catalog can be read and written; the cause otherwise. For readiness.
     async fn check(&self) -> Result<()>;

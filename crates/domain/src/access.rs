@@ -297,6 +297,8 @@ permissions! {
     ArchiveFile(FileRef) = Archive, |r| Some((&r.bucket, r.key.as_str()));
     /// Use uploads of one's own; each is checked against its owner and target besides.
     UseUploads(()) = Write, |_| None;
+    /// Use links of one's own; each is checked against its owner besides.
+    UseLinks(()) = Share, |_| None;
     /// See the buckets there are; those that the caller may not know of are left out.
     ListBuckets(()) = List, |_| None;
     /// Make, change or delete a bucket.

@@ -90,6 +90,12 @@ codes! {
     InvalidSignature = "invalid_signature", Refused;
     /// A URL or link that is not good from the caller's address.
     WrongAddress = "wrong_address", Refused;
+    /// A link that is good from a later moment on.
+    LinkNotYet = "link_not_yet", Refused;
+    /// A link whose password has to be given first.
+    PasswordRequired = "password_required", Refused;
+    /// A password that is not the link's.
+    WrongPassword = "wrong_password", Refused;
     /// No route has this path.
     RouteNotFound = "not_found", Absent;
     /// There is no such bucket.
@@ -100,6 +106,16 @@ codes! {
     UploadNotFound = "upload_not_found", Absent;
     /// There is no such access token.
     TokenNotFound = "token_not_found", Absent;
+    /// There is no such link, or the caller may not know of it.
+    LinkNotFound = "link_not_found", Absent;
+    /// A link that was good and is not any more.
+    LinkExpired = "link_expired", Absent;
+    /// A link that was taken back.
+    LinkRevoked = "link_revoked", Absent;
+    /// A link whose uses are used up, or a use that is over.
+    LinkUsed = "link_used", Absent;
+    /// What a link was to is not stored any more.
+    ContentGone = "content_gone", Absent;
     /// A signed URL that was good and is not any more.
     UrlExpired = "url_expired", Absent;
     /// The upload existed and ran out of time.

@@ -83,6 +83,10 @@ ids! {
     UploadId;
     /// Names an access token; it is not the token.
     TokenId;
+    /// Names a link; it is not the link.
+    LinkId;
+    /// Names one use of a counted link, and is the way to it.
+    ClaimId;
     /// Ties together what one request did, in logs, problems and the `X-Request-Id` header.
     TraceId;
 }

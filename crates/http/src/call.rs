@@ -22,6 +22,9 @@ use std::sync::Arc;
 /// The largest JSON body that is read.
 const JSON_BYTES_MAX: usize = 1 << 20;
 
+/// The largest form that is read.
+const FORM_BYTES_MAX: usize = 4 << 10;
+
 /// What a handler gets.
 pub(crate) struct Call {
     pub(crate) app: Arc<App>,
@@ -100,6 +103,24 @@ impl Call {
     pub(crate) fn upload_id(&self) -> Result<UploadId> {
         UploadId::parse(self.param("id"))
             .ok_or_else(|| Error::new(Code::UploadNotFound, "There is no such upload."))
+    }
+
+    /// `{token}` of the path.
+    pub(crate) fn token(&self) -> &str {
+        self.param("token")
+    }
+
+    /// `{claim}` of the path.
+    pub(crate) fn claim(&self) -> &str {
+        self.param("claim")
+    }
+
+    /// The body as a form (`application/x-www-form-urlencoded`).
+    pub(crate) async fn form(&mut self) -> Result<Vec<(String, String)>> {
+        let bytes = self.body.collect(FORM_BYTES_MAX).await?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| Error::new(Code::InvalidRequest, "The body is no form: it is not UTF-8."))?;
+        parse_query(text)
     }
 
     /// `{id}` of the path, of whatever kind.

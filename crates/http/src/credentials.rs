@@ -162,16 +162,19 @@ pub(crate) fn cookie_name(tls: bool) -> &'static str {
     if tls { "__Host-carrack" } else { "carrack" }
 }
 
+/// The value of a cookie.
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(';')).find_map(|pair| {
+        let (known, value) = pair.trim().split_once('=')?;
+        (known == name).then_some(value)
+    })
+}
+
 /// What the web app's cookie carries.
 pub(crate) fn session<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
-    let of = |name: &str| {
-        let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-        lines.flat_map(|line| line.split(';')).find_map(|pair| {
-            let (known, value) = pair.trim().split_once('=')?;
-            (known == name).then_some(value)
-        })
-    };
-    of(cookie_name(true)).or_else(|| (app.scheme == "http").then(|| of(cookie_name(false))).flatten())
+    let plain = || (app.scheme == "http").then(|| cookie(headers, cookie_name(false))).flatten();
+    cookie(headers, cookie_name(true)).or_else(plain)
 }
 
 /// Refuses to change something for a page of another site, which a browser may make send our cookie. Browsers say where

@@ -13,6 +13,7 @@ mod credentials;
 mod digests;
 mod disposition;
 mod files;
+mod links;
 pub mod metrics;
 mod openapi;
 mod pipeline;

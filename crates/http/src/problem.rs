@@ -23,12 +23,17 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         | Code::LengthMismatch
         | Code::BodyIncomplete => StatusCode::BAD_REQUEST,
         Code::Unauthenticated | Code::InvalidToken => StatusCode::UNAUTHORIZED,
-        Code::Forbidden | Code::InvalidSignature | Code::WrongAddress => StatusCode::FORBIDDEN,
+        Code::Forbidden
+        | Code::InvalidSignature
+        | Code::WrongAddress
+        | Code::LinkNotYet
+        | Code::PasswordRequired
+        | Code::WrongPassword => StatusCode::FORBIDDEN,
         Code::RouteNotFound
         | Code::BucketNotFound
         | Code::FileNotFound
         | Code::UploadNotFound
-        | Code::TokenNotFound => StatusCode::NOT_FOUND,
+        | Code::TokenNotFound | Code::LinkNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Code::BucketNotEmpty
@@ -38,7 +43,12 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         | Code::UploadShape
         | Code::PartConflict
         | Code::PartsMissing => StatusCode::CONFLICT,
-        Code::UploadExpired | Code::UrlExpired => StatusCode::GONE,
+        Code::UploadExpired
+        | Code::UrlExpired
+        | Code::LinkExpired
+        | Code::LinkRevoked
+        | Code::LinkUsed
+        | Code::ContentGone => StatusCode::GONE,
         Code::PreconditionFailed | Code::UnsupportedVersion => StatusCode::PRECONDITION_FAILED,
         Code::TooLarge | Code::LengthExceeded | Code::QuotaExceeded => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

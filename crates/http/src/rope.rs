@@ -113,6 +113,11 @@ pub(crate) fn with_body(
     response.map(|_| ResponseBody::transfer(transfer, length))
 }
 
+/// The answer with its bytes, counted as part of a link's use.
+pub(crate) fn with_counted_body(response: Response, transfer: Transfer, length: u64) -> Response {
+    response.map(|_| ResponseBody::transfer(transfer, length))
+}
+
 fn header(text: &str) -> Result<HeaderValue> {
     HeaderValue::try_from(text).map_err(|error| Error::internal("make a header", error))
 }

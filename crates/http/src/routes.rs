@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::metrics::Meters;
 use crate::render::Response;
-use crate::{App, buckets, files, pipeline, sign, system, tokens, tus, uploads, zip};
+use crate::{App, buckets, files, links, pipeline, sign, system, tokens, tus, uploads, zip};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::routing::{MethodFilter, on};
@@ -118,6 +118,13 @@ routes! {
     POST "/v1/uploads/{id}/part-urls" Write sign::part_urls;
     POST "/v1/uploads/{id}/complete" Write uploads::complete;
     POST "/v1/sign" Share sign::sign;
+    GET "/v1/links" Share links::list;
+    POST "/v1/links" Share links::create;
+    GET "/v1/links/{id}" Share links::get;
+    DELETE "/v1/links/{id}" Share links::revoke;
+    [GET HEAD] "/d/{token}" Public links::open;
+    POST "/d/{token}" Public links::answer;
+    [GET HEAD] "/d/{token}/c/{claim}" Public links::use_claim;
     GET "/v1/tokens" Admin tokens::list;
     POST "/v1/tokens" Admin tokens::create;
     DELETE "/v1/tokens/{id}" Admin tokens::revoke;
@@ -255,6 +262,8 @@ mod tests {
                 "/docs/",
                 "/docs/{*rest}",
                 "/v1/session",
+                "/d/{token}",
+                "/d/{token}/c/{claim}",
                 "/v1/tus",
                 "/v1/tus/",
                 "/v1/tus/{id}"

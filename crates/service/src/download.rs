@@ -1,12 +1,13 @@
 //! What goes out: a rope's slice on its way to a client.
 
+use crate::link::Delivery;
 use crate::{Core, metrics};
 use ::metrics::{Counter, Gauge};
 use bytes::Bytes;
 use carrack_domain::access::ReadFile;
 use carrack_domain::file::{Blob, File};
 use carrack_domain::rope::{Extent, Slice};
-use carrack_domain::{BlobId, Code, Grant, Result, Rope};
+use carrack_domain::{BlobId, Code, Error, Grant, Result, Rope};
 use carrack_storage::INLINE_BYTES_MAX;
 pub use carrack_storage::{Form, Reader};
 use std::collections::HashMap;
@@ -108,6 +109,22 @@ impl Downloads {
         Ok(OpenFile { file, rope, reader, hold })
     }
 
+    /// A file's content as it was, opened, whether the file still has it or not; `content_gone` once it is not stored any
+    /// more. Who asks has asked whether it may be read.
+    pub(crate) async fn open_content(&self, file: &File, form: Form) -> Result<OpenFile> {
+        let gone = || Error::new(Code::ContentGone, "The content is not stored any more.");
+        let mut reader = self.core.storage.reader(form);
+        let blob = self.core.catalog.blob(&file.blob.id).await?.ok_or_else(gone)?;
+        let file = Arc::new(File { blob, ..file.clone() });
+        let hold = self.hold(&file);
+        if let Err(error) = open_all(&mut *reader, &file.blob).await {
+            let known = self.core.catalog.blob(&file.blob.id).await?.is_some();
+            return Err(if known || error.code() != Code::DataLost { error } else { gone() });
+        }
+        let rope = Rope::of_blob(file.blob.clone(), file.etag(), file.created_at);
+        Ok(OpenFile { file, rope, reader, hold })
+    }
+
     fn hold(&self, file: &File) -> Option<Arc<dyn Send + Sync>> {
         file.blob.pieces.as_ref().map(|_| self.readings.begin(file.blob.id) as Arc<dyn Send + Sync>)
     }
@@ -191,6 +208,8 @@ pub struct Transfer {
     form: Form,
     sent: u64,
     result: Ending,
+    /// Where it counts as part of a link's use.
+    delivery: Option<Delivery>,
     /// What has to live until the last byte is read, such as an archive's manifest.
     _hold: Option<Arc<dyn Send + Sync>>,
 }
@@ -205,7 +224,13 @@ impl Transfer {
         hold: Option<Arc<dyn Send + Sync>>,
     ) -> Transfer {
         kind.meters().in_progress.increment(1);
-        Transfer { slice, reader, rest: None, kind, form, sent: 0, result: Ending::Aborted, _hold: hold }
+        Transfer { slice, reader, rest: None, kind, form, sent: 0, result: Ending::Aborted, delivery: None, _hold: hold }
+    }
+
+    /// Counts what is sent as part of a link's use.
+    pub fn counted(mut self, delivery: Delivery) -> Transfer {
+        self.delivery = Some(delivery);
+        self
     }
 
     /// The bytes that follow; `None` after the last. After an error the answer has to end as a broken one.
@@ -214,6 +239,15 @@ impl Transfer {
         if extents.is_empty() {
             self.result = Ending::Completed;
             return Ok(None);
+        }
+        if let Some(delivery) = &mut self.delivery
+            && let Err(error) = delivery.take(extents.iter().map(Extent::len).sum())
+        {
+            // What was sent so far was sent: nothing of it was lost on the way.
+            if let Some(delivery) = self.delivery.take() {
+                delivery.end(true);
+            }
+            return Err(error);
         }
         match self.reader.read(extents).await {
             Ok(bytes) => {
@@ -258,6 +292,9 @@ impl Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
+        if let Some(delivery) = self.delivery.take() {
+            delivery.end(matches!(self.result, Ending::Completed));
+        }
         let meters = self.kind.meters();
         meters.in_progress.decrement(1);
         meters.bytes.increment(self.sent);

@@ -30,18 +30,24 @@ pub enum Purpose {
     Part,
     /// One method on one file.
     File,
+    /// A link.
+    Link,
+    /// That a link's password was given.
+    Unlock,
     /// Tokens of others that know the derived key.
     Jwt,
 }
 
 impl Purpose {
-    const ALL: [Purpose; 3] = [Purpose::Part, Purpose::File, Purpose::Jwt];
+    const ALL: [Purpose; 5] = [Purpose::Part, Purpose::File, Purpose::Link, Purpose::Unlock, Purpose::Jwt];
 
     /// Its name in the derivation.
     const fn name(self) -> &'static str {
         match self {
             Purpose::Part => "part",
             Purpose::File => "file",
+            Purpose::Link => "link",
+            Purpose::Unlock => "unlock",
             Purpose::Jwt => "jwt",
         }
     }

@@ -11,6 +11,7 @@ pub mod file;
 pub mod health;
 pub mod jwt;
 pub mod keys;
+pub mod link;
 pub mod maintenance;
 pub mod metrics;
 mod retention;
@@ -88,7 +89,9 @@ pub struct Service {
     /// What comes in.
     pub uploads: upload::Uploads,
     /// What goes out.
-    pub downloads: download::Downloads,
+    pub downloads: Arc<download::Downloads>,
+    /// Ways to files for whoever has them.
+    pub links: link::Links,
     /// Many files as one.
     pub archives: archive::Archives,
     /// Whether it works.
@@ -106,14 +109,16 @@ impl Service {
         let readings = Arc::new(download::Readings::default());
         let maintenance = maintenance::Maintenance::new(core.clone(), manifests.clone(), readings.clone());
         let maintenance = Arc::new(maintenance);
+        let downloads = Arc::new(download::Downloads::new(core.clone(), readings));
         let files = Arc::new(file::Files::new(core.clone(), maintenance.clone()));
         Service {
             buckets: bucket::Buckets::new(core.clone(), access.clone()),
-            access,
             uploads: upload::Uploads::new(core.clone(), maintenance.clone(), files.clone()),
             files,
-            downloads: download::Downloads::new(core.clone(), readings),
+            links: link::Links::new(core.clone(), access.clone(), downloads.clone()),
+            downloads,
             archives: archive::Archives::new(core.clone(), manifests),
+            access,
             health: health::Health::new(core),
             maintenance,
         }

@@ -8,7 +8,7 @@ use crate::download::Readings;
 use crate::retention::Retention;
 use crate::{Core, metrics, upload};
 use carrack_domain::upload::UploadState;
-use carrack_domain::{BlobId, Result};
+use carrack_domain::{BlobId, Result, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ use std::time::Duration;
 const BATCH: usize = 256;
 /// Bytes without a record that are younger may belong to an upload that is just being committed.
 const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+
+/// How long a link that has ended is still shown to who made it.
+const LINKS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// See the module's documentation.
 pub struct Maintenance {
@@ -75,6 +78,9 @@ impl Maintenance {
             }
         }
         self.core.catalog.expire_tokens(self.core.clock.now()).await?;
+        let now = self.core.clock.now();
+        let before = Timestamp::from_millis(now.as_millis() - LINKS_KEPT.as_millis() as i64);
+        self.core.catalog.expire_links(now, before).await?;
         for blob in self.retention.expire_files(&self.core).await? {
             self.collect(blob).await;
         }

@@ -14,6 +14,7 @@ mod blobs;
 mod buckets;
 mod files;
 mod joins;
+mod links;
 mod listing;
 mod model;
 mod races;
@@ -39,6 +40,10 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn Catalog>) {
     buckets::generations_never_repeat(&*make().await).await;
     buckets::numbers_beyond_i64(&*make().await).await;
     buckets::settings(&*make().await).await;
+    links::life(&*make().await).await;
+    links::uses(&*make().await).await;
+    links::expiry(&*make().await).await;
+    links::as_many_as_there_are(make().await).await;
     tokens::life(&*make().await).await;
     tokens::what_was_made_with_one_ends_with_it(&*make().await).await;
     tokens::expiry(&*make().await).await;

@@ -9,6 +9,7 @@ mod buckets;
 mod error;
 mod files;
 mod joins;
+mod links;
 mod listing;
 mod open;
 mod readers;
@@ -24,9 +25,10 @@ use async_trait::async_trait;
 use carrack_domain::digest::Piece;
 use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
+use carrack_domain::link::{Claim, Link};
 use carrack_domain::token::Token;
 use carrack_domain::upload::{StoredExtent, Upload};
-use carrack_domain::{BlobId, BucketName, Code, Error, Key, KeyPrefix, Result, Timestamp, TokenId, UploadId};
+use carrack_domain::{BlobId, BucketName, ClaimId, Code, Error, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId, UploadId};
 use error::Done;
 pub use error::OpenError;
 use readers::{Readers, stopping};
@@ -377,6 +379,47 @@ impl Catalog for SqliteCatalog {
 
     async fn expire_tokens(&self, now: Timestamp) -> Result<u64> {
         self.write("expire_tokens", move |c| tokens::expire(c, now)).await
+    }
+
+    async fn create_link(&self, link: &Link) -> Result<()> {
+        let link = link.clone();
+        self.write("create_link", move |c| links::create(c, &link)).await
+    }
+
+    async fn link(&self, id: &LinkId) -> Result<Link> {
+        self.point("link", |c| links::get(c, id)).await
+    }
+
+    async fn links(&self, owner: &str, limit: usize) -> Result<Vec<Link>> {
+        let owner = owner.to_owned();
+        self.long("links", move |c| links::list(c, &owner, limit)).await
+    }
+
+    async fn revoke_link(&self, id: &LinkId, now: Timestamp) -> Result<()> {
+        let id = *id;
+        self.write("revoke_link", move |c| links::revoke(c, &id, now)).await
+    }
+
+    async fn use_link(&self, id: &LinkId, claim: Option<&Claim>, now: Timestamp) -> Result<()> {
+        let (id, claim) = (*id, claim.cloned());
+        self.write("use_link", move |c| links::take_use(c, &id, claim.as_ref(), now)).await
+    }
+
+    async fn claim(&self, link: &LinkId, id: &ClaimId) -> Result<Claim> {
+        self.point("claim", |c| links::claim(c, link, id)).await
+    }
+
+    async fn claims(&self, link: &LinkId, limit: usize) -> Result<Vec<Claim>> {
+        self.point("claims", |c| links::claims(c, link, limit)).await
+    }
+
+    async fn save_claim(&self, claim: &Claim) -> Result<()> {
+        let claim = claim.clone();
+        self.write("save_claim", move |c| links::save(c, &claim)).await
+    }
+
+    async fn expire_links(&self, now: Timestamp, before: Timestamp) -> Result<()> {
+        self.write("expire_links", move |c| links::expire(c, now, before)).await
     }
 
     async fn check(&self) -> Result<()> {

@@ -11,17 +11,18 @@ const SQLITE_LEAST: i32 = 3_051_003;
 /// "CRCK": marks a database as ours.
 const APPLICATION_ID: i64 = 0x4352_434b;
 /// Schema changes, in order; the schema version is how many of them a database has seen.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../migrations/sqlite/0001_facts.sql"),
     include_str!("../../migrations/sqlite/0002_append.sql"),
     include_str!("../../migrations/sqlite/0004_access.sql"),
+    include_str!("../../migrations/sqlite/0007_links.sql"),
 ];
 /// What a whole check may read at most: the start may not take longer than 2 s.
 const QUICK_CHECK_BYTES_MAX: u64 = 256 << 20;
 /// How long a statement waits for another process.
 const BUSY: Duration = Duration::from_secs(1);
-/// Distinct statements kept ready on each connection; there are about 90.
-const STATEMENTS: usize = 112;
+/// Distinct statements kept ready on each connection; there are about 100.
+const STATEMENTS: usize = 128;
 /// Page cache of the writer, in KiB.
 const WRITER_CACHE_KIB: i64 = 8 << 10;
 /// Page cache of all readers together, in KiB.

@@ -1,6 +1,5 @@
 use super::*;
 use crate::keys::Secret;
-use aws_lc_rs::encoding::AsBigEndian;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{

@@ -10,6 +10,7 @@
 mod instant;
 mod jwt;
 mod keys;
+mod links;
 mod policies;
 mod sessions;
 mod signed;

@@ -76,6 +76,12 @@ impl Wire {
         read.expect("the server neither answers nor closes").is_ok_and(|bytes| bytes > 0)
     }
 
+    /// Reads some more; how many bytes came so far.
+    pub(crate) async fn some(&mut self) -> usize {
+        self.more().await;
+        self.received.len()
+    }
+
     /// The next answer to anything but HEAD; `None` when the connection ends before one is whole.
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
         self.next(true).await

@@ -1,0 +1,206 @@
+//! Links: ways to one file's content for whoever has them, and the uses of those that are counted.
+
+use crate::access::Role;
+use crate::clock::Timestamp;
+use crate::file::File;
+use crate::id::{ClaimId, LinkId};
+use crate::policy::AddressRange;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// How long a use may take.
+pub const CLAIM_TIME: Duration = Duration::from_secs(24 * 3600);
+/// How long a use stays open once every byte was delivered: what was on its way then may be asked for again.
+pub const CLAIM_GRACE: Duration = Duration::from_secs(60);
+/// Bytes that may have been on their way when a connection broke: what the kernels of both ends hold.
+const ON_THE_WAY: u64 = 8 << 20;
+
+/// A link as the catalog keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Names it; not the link itself.
+    pub id: LinkId,
+    /// Who made it, and on whose behalf it is used.
+    pub owner: String,
+    /// Their role then.
+    pub role: Role,
+    /// The file as it was: the link is to this content.
+    pub file: File,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// When it begins.
+    pub not_before: Option<Timestamp>,
+    /// How many uses it has; `None` for any number.
+    pub max_downloads: Option<u64>,
+    /// How many were made.
+    pub uses: u64,
+    /// From where only.
+    pub ip: Option<AddressRange>,
+    /// What has to be known, as an argon2 string.
+    pub password: Option<String>,
+    /// The name a download is saved under.
+    pub filename: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// When it was used last.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// One use of a counted link: everything sent under it is one download, however often it is resumed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Its unguessable name.
+    pub id: ClaimId,
+    /// Of which link.
+    pub link: LinkId,
+    /// From where it was claimed.
+    pub address: Option<IpAddr>,
+    /// When.
+    pub created_at: Timestamp,
+    /// When it ends, whatever was delivered.
+    pub deadline: Timestamp,
+    /// Bytes sent, as far as they count.
+    pub sent: u64,
+    /// Bytes that were on their way when connections broke, and do not count.
+    pub forgiven: u64,
+    /// What was delivered: offsets from and to, ascending, with gaps between.
+    pub covered: Vec<(u64, u64)>,
+    /// When everything had been.
+    pub done_at: Option<Timestamp>,
+}
+
+impl Claim {
+    /// A use that begins now.
+    pub fn new(id: ClaimId, link: LinkId, address: Option<IpAddr>, now: Timestamp) -> Claim {
+        Claim {
+            id,
+            link,
+            address,
+            created_at: now,
+            deadline: now.after(CLAIM_TIME),
+            sent: 0,
+            forgiven: 0,
+            covered: Vec::new(),
+            done_at: None,
+        }
+    }
+
+    /// Whether it may still be used at `now`.
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        now < self.deadline && self.done_at.is_none_or(|done| now < done.after(CLAIM_GRACE))
+    }
+
+    /// Counts `len` bytes about to be sent of a file of `size`; false when that would be more than one and a half times
+    /// the file.
+    pub fn take(&mut self, len: u64, size: u64) -> bool {
+        let most = size.saturating_add(size / 2);
+        let sent = self.sent.saturating_add(len);
+        if sent <= most {
+            self.sent = sent;
+        }
+        sent <= most
+    }
+
+    /// Notes that `len` bytes from `offset` were sent of a file of `size`. When the connection broke off, the last of them
+    /// may never have arrived: those are not taken as delivered, and up to once the file in all they do not count.
+    pub fn ended(&mut self, offset: u64, len: u64, size: u64, whole: bool, now: Timestamp) {
+        let delivered = if whole { len } else { len.saturating_sub(ON_THE_WAY) };
+        let back = (len - delivered).min(size.saturating_sub(self.forgiven)).min(self.sent);
+        self.sent -= back;
+        self.forgiven += back;
+        self.cover(offset, offset + delivered);
+        if self.done_at.is_none() && (size == 0 && whole || self.covered == [(0, size)]) {
+            self.done_at = Some(now);
+        }
+    }
+
+    fn cover(&mut self, from: u64, to: u64) {
+        if from >= to {
+            return;
+        }
+        self.covered.push((from, to));
+        self.covered.sort_unstable();
+        let mut joined: Vec<(u64, u64)> = Vec::with_capacity(self.covered.len());
+        for (from, to) in self.covered.drain(..) {
+            match joined.last_mut() {
+                Some(last) if last.1 >= from => last.1 = last.1.max(to),
+                _ => joined.push((from, to)),
+            }
+        }
+        self.covered = joined;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn claim() -> Claim {
+        let now = Timestamp::from_millis(0);
+        Claim::new(ClaimId::from_bytes([1; 16]), LinkId::from_bytes([2; 16]), None, now)
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn a_use_ends_a_minute_after_the_last_byte_or_with_its_day() {
+        let mut claim = claim();
+        assert!(claim.take(10, 10));
+        claim.ended(0, 6, 10, true, at(5));
+        assert!(claim.is_open(at(24 * 3600 - 1)) && !claim.is_open(at(24 * 3600)));
+        claim.ended(6, 4, 10, true, at(7));
+        assert_eq!(claim.done_at, Some(at(7)));
+        assert!(claim.is_open(at(66)) && !claim.is_open(at(67)));
+        claim.ended(0, 10, 10, true, at(9));
+        assert_eq!(claim.done_at, Some(at(7)), "once is enough");
+        let mut empty = super::tests::claim();
+        empty.ended(0, 0, 0, true, at(1));
+        assert_eq!(empty.done_at, Some(at(1)));
+    }
+
+    #[test]
+    fn no_more_than_one_and_a_half_times_is_sent() {
+        let mut claim = claim();
+        assert!(claim.take(10, 10) && claim.take(5, 10) && !claim.take(1, 10));
+        claim.ended(0, 15, 10, true, at(0));
+        assert!(!claim.take(1, 10), "what arrived counts for good");
+    }
+
+    #[test]
+    fn what_was_on_its_way_when_a_connection_broke_counts_neither_way() {
+        let size = 64 * MIB;
+        let mut claim = claim();
+        assert!(claim.take(20 * MIB, size));
+        claim.ended(0, 20 * MIB, size, false, at(0));
+        assert_eq!((claim.covered.as_slice(), claim.sent), (&[(0, 12 * MIB)][..], 12 * MIB));
+        for _ in 0..100 {
+            if claim.take(8 * MIB, size) {
+                claim.ended(0, 8 * MIB, size, false, at(0));
+            }
+        }
+        assert!(claim.forgiven <= size && claim.sent <= size + size / 2, "but not without end");
+        assert!(!claim.take(size, size));
+    }
+
+    proptest! {
+        #[test]
+        fn coverage_is_that_of_a_set(pieces in prop::collection::vec((0u64..50, 0u64..20), 0..30)) {
+            let mut claim = claim();
+            let mut set = std::collections::BTreeSet::new();
+            for (offset, len) in pieces {
+                claim.ended(offset, len, 100, true, at(0));
+                set.extend(offset..offset + len);
+            }
+            let covered: Vec<u64> = claim.covered.iter().flat_map(|(from, to)| *from..*to).collect();
+            prop_assert_eq!(covered, set.into_iter().collect::<Vec<_>>());
+            prop_assert!(claim.covered.windows(2).all(|pair| pair[0].1 < pair[1].0));
+        }
+    }
+}
