@@ -19,7 +19,9 @@ use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
 use carrack_domain::link::{Claim, Link};
 use carrack_domain::token::Token;
 use carrack_domain::upload::{StoredExtent, Target, Upload};
-use carrack_domain::{BlobId, BucketName, ClaimId, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId, UploadId};
+use carrack_domain::{
+    BlobId, BucketName, ClaimId, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId, UploadId,
+};
 
 pub use sqlite::{OpenError, SqliteCatalog, SqliteOptions};
 

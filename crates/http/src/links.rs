@@ -3,8 +3,8 @@
 mod page;
 
 use crate::call::Call;
-use crate::rope::{self, Answer, Outgoing};
 use crate::render::{self, Response};
+use crate::rope::{self, Answer, Outgoing};
 use crate::{compress, credentials, disposition, sign};
 use axum::http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, LOCATION, RANGE, REFERRER_POLICY, SET_COOKIE,
@@ -144,7 +144,9 @@ pub(crate) async fn open(call: Call) -> Result<Response> {
     let here = *call.principal.circumstances();
     let link = links.open(call.token(), &here).await?;
     let browser = call.method == Method::GET && wants_page(&call);
-    if let Err(locked) = links.check_unlocked(&link, credentials::cookie(&call.headers, UNLOCKED_COOKIE), &here) {
+    if let Err(locked) =
+        links.check_unlocked(&link, credentials::cookie(&call.headers, UNLOCKED_COOKIE), &here)
+    {
         links.check_uses(&link, &here)?;
         return if browser { Ok(page::ask(&link, false)) } else { Err(locked) };
     }
@@ -271,7 +273,8 @@ fn continues(call: &Call) -> bool {
 
 /// Whether a browser's navigation asks, and is to be shown a page.
 fn wants_page(call: &Call) -> bool {
-    call.query("dl").is_none() && call.header(ACCEPT.as_str()).is_some_and(|types| types.contains("text/html"))
+    call.query("dl").is_none()
+        && call.header(ACCEPT.as_str()).is_some_and(|types| types.contains("text/html"))
 }
 
 fn sent_on(call: &Call, status: StatusCode, claim: ClaimId) -> Result<Response> {

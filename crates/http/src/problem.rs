@@ -33,7 +33,8 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         | Code::BucketNotFound
         | Code::FileNotFound
         | Code::UploadNotFound
-        | Code::TokenNotFound | Code::LinkNotFound => StatusCode::NOT_FOUND,
+        | Code::TokenNotFound
+        | Code::LinkNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Code::BucketNotEmpty

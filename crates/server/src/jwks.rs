@@ -25,12 +25,7 @@ pub(crate) fn issuer(settings: &Jwks) -> Result<Issuer, String> {
         (false, true) => Box::new(Remote::new(&settings.url).map_err(|expected| wrong(&expected))?),
         (true, true) | (false, false) => return Err(wrong("expected either url or file")),
     };
-    Ok(Issuer {
-        issuer: settings.issuer.clone(),
-        audience: settings.audience.clone(),
-        algorithms,
-        source,
-    })
+    Ok(Issuer { issuer: settings.issuer.clone(), audience: settings.audience.clone(), algorithms, source })
 }
 
 struct File(PathBuf);

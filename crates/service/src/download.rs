@@ -19,6 +19,8 @@ const READ_BYTES: u64 = 256 << 10;
 const COPIED_BYTES: u64 = 64 << 10;
 /// Bytes handed over at once where they are not read but mapped: they take no memory, and the kernel sends what fits.
 const MAPPED_BYTES: u64 = 4 << 20;
+/// The same where it counts what was sent: what is handed over may not have left yet.
+pub(crate) const COUNTED_BYTES: u64 = 256 << 10;
 /// Extents gathered into one read: many small files of a ZIP become one buffer.
 const GATHER_MAX: usize = 128;
 
@@ -224,7 +226,17 @@ impl Transfer {
         hold: Option<Arc<dyn Send + Sync>>,
     ) -> Transfer {
         kind.meters().in_progress.increment(1);
-        Transfer { slice, reader, rest: None, kind, form, sent: 0, result: Ending::Aborted, delivery: None, _hold: hold }
+        Transfer {
+            slice,
+            reader,
+            rest: None,
+            kind,
+            form,
+            sent: 0,
+            result: Ending::Aborted,
+            delivery: None,
+            _hold: hold,
+        }
     }
 
     /// Counts what is sent as part of a link's use.
@@ -268,12 +280,13 @@ impl Transfer {
     fn gather(&mut self) -> Vec<Extent> {
         let mut extents = Vec::new();
         let mut total = 0;
+        let mapped = if self.delivery.is_some() { COUNTED_BYTES } else { MAPPED_BYTES };
         let most = if self.form == Form::Copied { COPIED_BYTES } else { READ_BYTES };
         while total < most && extents.len() < GATHER_MAX {
             let Some(extent) = self.rest.take().or_else(|| self.slice.next()) else { break };
             if self.form == Form::Mapped && is_run(&extent) {
                 if extents.is_empty() {
-                    let (now, later) = split(extent, MAPPED_BYTES);
+                    let (now, later) = split(extent, mapped);
                     self.rest = later;
                     extents.push(now);
                 } else {

@@ -193,9 +193,10 @@ impl Tokens {
             invalid_token()
         };
         let header: Header = part(token, 0).ok_or_else(|| refused("its header cannot be read"))?;
-        let plain = header.typ.as_deref().is_none_or(|typ| {
-            typ.eq_ignore_ascii_case("jwt") || typ.eq_ignore_ascii_case("at+jwt")
-        });
+        let plain = header
+            .typ
+            .as_deref()
+            .is_none_or(|typ| typ.eq_ignore_ascii_case("jwt") || typ.eq_ignore_ascii_case("at+jwt"));
         if !plain || NOT_TAKEN.iter().any(|name| header.more.contains_key(*name)) {
             return Err(refused("its header asks for what is not done here"));
         }
@@ -300,9 +301,10 @@ impl Known {
     /// The key that a header names; without a name, the only one of its kind.
     fn key(&self, header: &Header, signing: Signing) -> Option<Arc<PublicKey>> {
         let set = self.keys();
-        let mut fitting = set.keys.iter().filter(|key| {
-            key.signing == signing && (header.kid.is_none() || key.kid == header.kid)
-        });
+        let mut fitting = set
+            .keys
+            .iter()
+            .filter(|key| key.signing == signing && (header.kid.is_none() || key.kid == header.kid));
         let key = fitting.next()?.clone();
         fitting.next().is_none().then_some(key)
     }

@@ -6,7 +6,7 @@
 
 use crate::Core;
 use crate::access::Access;
-use crate::download::{Downloads, Form, OpenFile};
+use crate::download::{COUNTED_BYTES, Downloads, Form, OpenFile};
 use crate::keys::Purpose;
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
@@ -298,7 +298,8 @@ impl Links {
         let mut salt = [0; 16];
         self.core.entropy.fill(&mut salt);
         self.hashing(move || {
-            let failed = |error: argon2::password_hash::Error| Error::internal("hash a password", error.to_string());
+            let failed =
+                |error: argon2::password_hash::Error| Error::internal("hash a password", error.to_string());
             let salt = SaltString::encode_b64(&salt).map_err(failed)?;
             let hash = Argon2::default().hash_password(password.as_bytes(), &salt).map_err(failed)?;
             Ok(hash.to_string())
@@ -315,8 +316,9 @@ impl Links {
         }
         let right = self
             .hashing(move || {
-                let failed =
-                    |error: argon2::password_hash::Error| Error::internal("read a password", error.to_string());
+                let failed = |error: argon2::password_hash::Error| {
+                    Error::internal("read a password", error.to_string())
+                };
                 let hash = PasswordHash::new(&hash).map_err(failed)?;
                 Ok(Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
             })
@@ -325,8 +327,12 @@ impl Links {
     }
 
     /// Hashing is made to be dear: so many at once, on threads of their own.
-    async fn hashing<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-        let turn = self.hashing.clone().acquire_owned().await.map_err(|e| Error::internal("wait for a turn", e))?;
+    async fn hashing<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let turn =
+            self.hashing.clone().acquire_owned().await.map_err(|e| Error::internal("wait for a turn", e))?;
         let work = move || {
             let _turn = turn;
             work()
@@ -374,10 +380,12 @@ impl Use {
         Delivery { core: self.core, live: self.live, offset, sent: 0 }
     }
 
-    /// `link_used` when everything was delivered and `len` more would be too many: what is refused whole is not begun.
+    /// `link_used` for all of it once all of it was delivered, and for anything where too much was sent: what would be
+    /// broken off at once is not begun.
     pub fn admit(&self, len: u64) -> Result<()> {
-        let claim = self.live.claim();
-        if claim.done_at.is_some() && !claim.clone().take(len, self.live.size) {
+        let (claim, size) = (self.live.claim(), self.live.size);
+        let once_more = claim.done_at.is_some() && len == size && size > 0;
+        if once_more || !claim.has_room(len.min(COUNTED_BYTES), size) {
             return Err(used());
         }
         Ok(())

@@ -102,7 +102,9 @@ pub(super) async fn expiry(catalog: &dyn Catalog) {
     catalog.use_link(&link_id(1), Some(&claim(1, 1)), later(5)).await.unwrap();
     let deadline = claim(1, 1).deadline;
     catalog.expire_links(later(200), later(100)).await.unwrap();
-    assert!(catalog.claim(&link_id(1), &claim_id(1)).await.is_ok() && catalog.link(&link_id(1)).await.is_ok());
+    assert!(
+        catalog.claim(&link_id(1), &claim_id(1)).await.is_ok() && catalog.link(&link_id(1)).await.is_ok()
+    );
     catalog.expire_links(deadline, later(100)).await.unwrap();
     assert_code(catalog.claim(&link_id(1), &claim_id(1)).await, Code::LinkUsed, "a claim past its deadline");
     catalog.expire_links(deadline, later(101)).await.unwrap();
@@ -114,7 +116,9 @@ pub(super) async fn as_many_as_there_are(catalog: Arc<dyn Catalog>) {
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..50 {
         let catalog = catalog.clone();
-        tasks.spawn(async move { catalog.use_link(&link_id(1), Some(&claim(number, 1)), later(5)).await.is_ok() });
+        tasks.spawn(
+            async move { catalog.use_link(&link_id(1), Some(&claim(number, 1)), later(5)).await.is_ok() },
+        );
     }
     let taken = tasks.join_all().await.into_iter().filter(|taken| *taken).count();
     assert_eq!((taken, catalog.claims(&link_id(1), 99).await.unwrap().len()), (5, 5));

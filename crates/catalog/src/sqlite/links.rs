@@ -132,7 +132,9 @@ pub(super) fn claims(connection: &Connection, link: &LinkId, limit: usize) -> Do
 
 pub(super) fn save(connection: &Connection, claim: &Claim) -> Done<()> {
     connection
-        .prepare_cached("UPDATE claim SET sent = ?2, forgiven = ?3, covered = ?4, done_at = ?5 WHERE id = ?1")?
+        .prepare_cached(
+            "UPDATE claim SET sent = ?2, forgiven = ?3, covered = ?4, done_at = ?5 WHERE id = ?1",
+        )?
         .execute(params![
             claim.id.as_bytes(),
             signed(claim.sent)?,

@@ -28,7 +28,9 @@ use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
 use carrack_domain::link::{Claim, Link};
 use carrack_domain::token::Token;
 use carrack_domain::upload::{StoredExtent, Upload};
-use carrack_domain::{BlobId, BucketName, ClaimId, Code, Error, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId, UploadId};
+use carrack_domain::{
+    BlobId, BucketName, ClaimId, Code, Error, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId, UploadId,
+};
 use error::Done;
 pub use error::OpenError;
 use readers::{Readers, stopping};

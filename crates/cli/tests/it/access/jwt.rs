@@ -29,6 +29,7 @@ fn b64(bytes: &[u8]) -> String {
     text.replace('+', "-").replace('/', "_").replace('=', "")
 }
 
+#[expect(clippy::disallowed_methods, reason = "tokens are compared with the real clock of the server")]
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
@@ -46,9 +47,12 @@ fn rs256(key: &Path, kid: &str, claims: &Value) -> String {
 
 /// The public half of an RSA key.
 fn jwk(key: &Path, kid: &str) -> Value {
-    let text = String::from_utf8(openssl(&["rsa", "-in", key.to_str().unwrap(), "-noout", "-modulus"], b"")).unwrap();
+    let text = String::from_utf8(openssl(&["rsa", "-in", key.to_str().unwrap(), "-noout", "-modulus"], b""))
+        .unwrap();
     let digits = text.trim().strip_prefix("Modulus=").unwrap().to_owned();
-    let bytes: Vec<u8> = (0..digits.len() / 2).map(|at| u8::from_str_radix(&digits[at * 2..at * 2 + 2], 16).unwrap()).collect();
+    let bytes: Vec<u8> = (0..digits.len() / 2)
+        .map(|at| u8::from_str_radix(&digits[at * 2..at * 2 + 2], 16).unwrap())
+        .collect();
     value!({"kty": "RSA", "kid": kid, "n": b64(&bytes), "e": "AQAB"})
 }
 
@@ -61,12 +65,14 @@ fn claims(more: Value) -> Value {
 #[tokio::test]
 async fn an_issuer_whose_keys_are_in_a_file_is_believed() {
     let folder = tempfile::tempdir().unwrap();
-    let (key, other, set) = (folder.path().join("key"), folder.path().join("other"), folder.path().join("set"));
+    let (key, other, set) =
+        (folder.path().join("key"), folder.path().join("other"), folder.path().join("set"));
     for key in [&key, &other] {
         openssl(&["genrsa", "-out", key.to_str().unwrap(), "2048"], b"");
     }
     std::fs::write(&set, value!({"keys": [jwk(&key, "k")]}).to_string()).unwrap();
-    let setting = format!("[{{issuer=\"https://id.example\",audience=\"carrack\",file={:?}}}]", set.to_str().unwrap());
+    let setting =
+        format!("[{{issuer=\"https://id.example\",audience=\"carrack\",file={:?}}}]", set.to_str().unwrap());
     let server = Setup::new().set("CARRACK_AUTH__JWKS", &setting).start();
     let alice = Caller::with(&server, &rs256(&key, "k", &claims(value!({}))));
     for _ in 0..2 {
@@ -100,7 +106,19 @@ async fn whoever_has_the_rings_derived_key_signs_for_this_server() {
     // As the documentation says: HKDF-SHA-256, no salt, info carrack/v1/jwt.
     let secret = format!("key:{secret}");
     let derived = openssl(
-        &["kdf", "-binary", "-keylen", "32", "-kdfopt", "digest:SHA256", "-kdfopt", &secret, "-kdfopt", "info:carrack/v1/jwt", "HKDF"],
+        &[
+            "kdf",
+            "-binary",
+            "-keylen",
+            "32",
+            "-kdfopt",
+            "digest:SHA256",
+            "-kdfopt",
+            &secret,
+            "-kdfopt",
+            "info:carrack/v1/jwt",
+            "HKDF",
+        ],
         b"",
     );
     let sign = |message: &str| {
@@ -130,7 +148,10 @@ fn issuers_that_make_no_sense_stop_the_start() {
         ("{issuer = \"i\", audience = \"a\", url = \"http://id.example/\"}", "expected https"),
         ("{issuer = \"i\", audience = \"a\", url = \"x\"}", "which is none"),
         ("{issuer = \"\", audience = \"a\", file = \"f\"}", "not empty"),
-        ("{issuer = \"i\", audience = \"a\", file = \"f\", algorithms = [\"HS256\"]}", "RS256, ES256 and EdDSA"),
+        (
+            "{issuer = \"i\", audience = \"a\", file = \"f\", algorithms = [\"HS256\"]}",
+            "RS256, ES256 and EdDSA",
+        ),
         ("{issuer = \"i\", audience = \"a\", file = \"f\", algorithms = []}", "RS256, ES256 and EdDSA"),
         ("{issuer = \"i\", audience = \"a\", file = \"f\", more = 1}", "more"),
     ] {

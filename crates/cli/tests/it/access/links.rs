@@ -48,10 +48,16 @@ async fn a_link_without_a_count_serves_at_once() {
     let server = with_file(&bytes).await;
     let link = make(&server, value!({"filename": "other name.bin"})).await;
     assert!(url(&link).starts_with(&server.url("/d/cs1.")), "{link}");
-    assert_eq!((&link["size"], &link["uses"], &link["password"]), (&value!(100_000), &value!(0), &value!(false)));
+    assert_eq!(
+        (&link["size"], &link["uses"], &link["password"]),
+        (&value!(100_000), &value!(0), &value!(false))
+    );
     let nobody = Caller::nobody(&server);
     let got = nobody.get(url(&link)).await;
-    assert_eq!((header(&got, "cache-control"), header(&got, "referrer-policy")), ("private, no-store", "no-referrer"));
+    assert_eq!(
+        (header(&got, "cache-control"), header(&got, "referrer-policy")),
+        ("private, no-store", "no-referrer")
+    );
     assert!(header(&got, "content-disposition").starts_with("attachment; filename=\"other name.bin\""));
     assert_eq!(header(&got, "etag"), link["etag"].as_str().unwrap());
     assert!(got.bytes().await.unwrap() == bytes);
@@ -60,7 +66,8 @@ async fn a_link_without_a_count_serves_at_once() {
     let head = nobody.request(Method::HEAD, url(&link)).send().await.unwrap();
     assert_eq!((head.status().as_u16(), header(&head, "content-length")), (200, "100000"));
     assert_eq!(uses(&server, &link).await, 1, "neither HEAD nor a range further on is a use");
-    let page = nobody.request(Method::GET, url(&link)).header("accept", "text/html,*/*").send().await.unwrap();
+    let page =
+        nobody.request(Method::GET, url(&link)).header("accept", "text/html,*/*").send().await.unwrap();
     assert!(page.bytes().await.unwrap() == bytes, "no page stands before what is not counted");
     let listed = json(server.get("/v1/links").send().await.unwrap(), 200).await;
     assert_eq!((&listed["links"][0]["id"], &listed["links"][0]["uses"]), (&link["id"], &value!(2)));
@@ -105,21 +112,24 @@ async fn one_download_is_one_download_however_it_is_resumed() {
 
 #[tokio::test]
 async fn no_more_than_one_and_a_half_times_the_bytes_are_sent() {
-    let bytes = content(3_000_000, 1);
+    let bytes = content(8_000_000, 1);
     let server = with_file(&bytes).await;
     let link = make(&server, value!({"max_downloads": 1})).await;
     let nobody = Caller::nobody(&server);
     let claim = claimed(&server, &nobody.get(url(&link)).await, 307);
     let mut received = 0;
-    for _ in 0..10 {
+    for _ in 0..5 {
         // The first byte is left out, so that the use is never complete.
-        let answer = range(&nobody, &claim, "bytes=1-").await;
-        let mut answer = answer;
+        let mut answer = range(&nobody, &claim, "bytes=1-").await;
+        if answer.status() != 206 {
+            refused(answer, 410, "link_used").await;
+            continue;
+        }
         while let Ok(Some(bytes)) = answer.chunk().await {
             received += bytes.len();
         }
     }
-    assert!(received >= 2_999_999 && received <= 4_500_000, "{received}");
+    assert!((8_000_000..=12_000_000).contains(&received), "{received}");
 }
 
 #[tokio::test]
@@ -178,18 +188,32 @@ async fn a_browser_is_shown_a_page_whose_button_claims() {
     let link = make(&server, wish).await;
     let nobody = Caller::nobody(&server);
     let browse = async |url: &str| {
-        nobody.request(Method::GET, url).header("accept", "text/html,application/xhtml+xml,*/*;q=0.8").send().await.unwrap()
+        nobody
+            .request(Method::GET, url)
+            .header("accept", "text/html,application/xhtml+xml,*/*;q=0.8")
+            .send()
+            .await
+            .unwrap()
     };
     for _ in 0..3 {
         let page = browse(url(&link)).await;
-        assert_eq!((page.status().as_u16(), header(&page, "content-type")), (200, "text/html; charset=utf-8"));
+        assert_eq!(
+            (page.status().as_u16(), header(&page, "content-type")),
+            (200, "text/html; charset=utf-8")
+        );
         assert!(header(&page, "content-security-policy").contains("default-src 'none'"));
         let html = page.text().await.unwrap();
-        assert!(html.contains("&lt;b&gt;&amp;&quot;x&quot;.txt") && !html.contains("<b>") && !html.contains("<script"), "{html}");
+        assert!(
+            html.contains("&lt;b&gt;&amp;&quot;x&quot;.txt")
+                && !html.contains("<b>")
+                && !html.contains("<script"),
+            "{html}"
+        );
         assert!(html.contains("method=\"post\"") && html.contains("lang=\"en\""), "{html}");
     }
     assert_eq!(uses(&server, &link).await, 0, "a preview burns nothing");
-    let pressed = nobody.request(Method::POST, url(&link)).header("accept", "text/html").send().await.unwrap();
+    let pressed =
+        nobody.request(Method::POST, url(&link)).header("accept", "text/html").send().await.unwrap();
     let claim = claimed(&server, &pressed, 303);
     assert_eq!(browse(&claim).await.bytes().await.unwrap().as_ref(), b"bytes");
     refused(nobody.request(Method::POST, url(&link)).send().await.unwrap(), 410, "link_used").await;
@@ -208,11 +232,16 @@ async fn a_password_is_asked_for_and_shown_to_have_been_given() {
         assert!(link["password"] == true && !link.to_string().contains("sesame"), "{link}");
         let nobody = Caller::nobody(&server);
         refused(nobody.get(url(&link)).await, 403, "password_required").await;
-        let page = nobody.request(Method::GET, url(&link)).header("accept", "text/html").send().await.unwrap();
+        let page =
+            nobody.request(Method::GET, url(&link)).header("accept", "text/html").send().await.unwrap();
         let html = page.text().await.unwrap();
-        assert!(html.contains("type=\"password\"") && html.contains("<label") && !html.contains("secret-name"), "{html}");
+        assert!(
+            html.contains("type=\"password\"") && html.contains("<label") && !html.contains("secret-name"),
+            "{html}"
+        );
         let give = async |url: &str, form: &str| {
-            let request = nobody.request(Method::POST, url).header("content-type", "application/x-www-form-urlencoded");
+            let request =
+                nobody.request(Method::POST, url).header("content-type", "application/x-www-form-urlencoded");
             request.body(form.to_owned()).send().await.unwrap()
         };
         let long = format!("password={}", "x".repeat(300));
@@ -226,9 +255,16 @@ async fn a_password_is_asked_for_and_shown_to_have_been_given() {
         assert_eq!(server.url(header(&right, "location")), url(&link));
         let set = header(&right, "set-cookie").to_owned();
         let path = url(&link).strip_prefix(&server.base).unwrap();
-        assert!(set.contains("HttpOnly") && set.contains("SameSite=Lax") && set.contains(&format!("Path={path};")), "{set}");
+        assert!(
+            set.contains("HttpOnly")
+                && set.contains("SameSite=Lax")
+                && set.contains(&format!("Path={path};")),
+            "{set}"
+        );
         let cookie = set.split(';').next().unwrap().to_owned();
-        let with_cookie = async |url: &str| nobody.request(Method::GET, url).header("cookie", &cookie).send().await.unwrap();
+        let with_cookie = async |url: &str| {
+            nobody.request(Method::GET, url).header("cookie", &cookie).send().await.unwrap()
+        };
         refused(with_cookie(url(&other)).await, 403, "password_required").await;
         let got = with_cookie(url(&link)).await;
         if link["max_downloads"].is_null() {
@@ -286,7 +322,11 @@ async fn a_link_is_to_the_content_as_it_was() {
     until("the old bytes are gone", || blobs(&server).len() == 1).await;
     refused(nobody.get(url(&link)).await, 410, "content_gone").await;
     refused(nobody.get(url(&counted)).await, 410, "content_gone").await;
-    assert_eq!((uses(&server, &link).await, uses(&server, &counted).await), (0, 0), "nothing is taken for nothing");
+    assert_eq!(
+        (uses(&server, &link).await, uses(&server, &counted).await),
+        (0, 0),
+        "nothing is taken for nothing"
+    );
     let deleted = make(&server, value!({})).await;
     server.delete("/v1/files/default/dir/f.bin").send().await.unwrap();
     refused(nobody.get(url(&deleted)).await, 410, "content_gone").await;
@@ -350,12 +390,23 @@ async fn every_altered_byte_of_a_link_is_noticed() {
         }
     }
     assert!(tried > 200, "{tried}");
-    for bad in [format!("{}x", url(&link)), format!("{}.x", url(&link)), url(&link)[..url(&link).len() - 1].to_owned(), server.url("/d/x"), server.url("/d/cs1...")] {
+    for bad in [
+        format!("{}x", url(&link)),
+        format!("{}.x", url(&link)),
+        url(&link)[..url(&link).len() - 1].to_owned(),
+        server.url("/d/x"),
+        server.url("/d/cs1..."),
+    ] {
         refused(nobody.get(&bad).await, 403, "invalid_signature").await;
     }
     assert_eq!(uses(&server, &link).await, 0);
     let claim = claimed(&server, &nobody.get(url(&link)).await, 307);
-    for bad in [format!("{claim}0"), claim.to_uppercase().replace(&server.base.to_uppercase(), &server.base), format!("{}/c/{}", url(&link), "0".repeat(32)), format!("{}/c/x", url(&link))] {
+    for bad in [
+        format!("{claim}0"),
+        claim.to_uppercase().replace(&server.base.to_uppercase(), &server.base),
+        format!("{}/c/{}", url(&link), "0".repeat(32)),
+        format!("{}/c/x", url(&link)),
+    ] {
         let status = nobody.get(&bad).await.status().as_u16();
         assert!(matches!(status, 403 | 404 | 410), "{status} {bad}");
     }
@@ -367,7 +418,8 @@ async fn every_altered_byte_of_a_link_is_noticed() {
     let sealed = signed["url"].as_str().unwrap().split_once("sig=").unwrap().1.to_owned();
     refused(nobody.get(&format!("/d/{sealed}")).await, 403, "invalid_signature").await;
     let token = url(&other).rsplit('/').next().unwrap();
-    refused(nobody.get(&format!("/v1/files/default/dir/f.bin?sig={token}")).await, 403, "invalid_signature").await;
+    refused(nobody.get(&format!("/v1/files/default/dir/f.bin?sig={token}")).await, 403, "invalid_signature")
+        .await;
 }
 
 #[tokio::test]
@@ -428,6 +480,21 @@ async fn a_client_that_is_gone_in_the_middle_has_not_been_given_the_file() {
     assert!(got.bytes().await.unwrap() == bytes, "nine cuts later the file is whole");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn sixteen_connections_of_one_client_are_one_download() {
+    let bytes = content(32 << 20, 1);
+    let server = with_file(&bytes).await;
+    let link = make(&server, value!({"max_downloads": 1})).await;
+    let mut command = tool("aria2c", "aria2");
+    command.args(["-q", "-x16", "-s16", "-k1M", "-o", "got", url(&link)]).current_dir(server.folder());
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        command.env_remove(name);
+    }
+    assert!(command.status().unwrap().success());
+    assert!(std::fs::read(server.folder().join("got")).unwrap() == bytes);
+    assert_eq!(uses(&server, &link).await, 1);
+}
+
 /// Cuts a program's download again and again; what it has in the end.
 async fn resumed(server: &Server, program: &str, package: &str, args: &[&str], url: &str) -> Vec<u8> {
     let out = server.folder().join(program);
@@ -446,7 +513,8 @@ async fn resumed(server: &Server, program: &str, package: &str, args: &[&str], u
         let mut child = command.args(slow).arg(url).spawn().unwrap();
         let Some(seconds) = seconds else { return child.wait().unwrap().success() };
         std::thread::sleep(Duration::from_secs(seconds));
-        let _ = child.kill();
+        // As by Ctrl-C: aria2c writes down what it has.
+        let _ = tool("kill", "procps").args(["-s", "INT", &child.id().to_string()]).status();
         child.wait().unwrap().success()
     };
     for _ in 0..3 {
@@ -467,7 +535,12 @@ async fn clients_resume_a_counted_download_and_it_stays_one() {
     ];
     for (program, package, args) in cases {
         let link = make(&server, value!({"max_downloads": 1})).await;
-        let got = resumed(&server, program, package, args, url(&link)).await;
+        let mut target = url(&link).to_owned();
+        if program == "aria2c" {
+            // It begins again with a request for the whole, which the link itself has no use left for.
+            target = claimed(&server, &Caller::nobody(&server).get(&target).await, 307);
+        }
+        let got = resumed(&server, program, package, args, &target).await;
         assert!(got == bytes, "{program}");
         assert_eq!(uses(&server, &link).await, 1, "{program}");
         refused(Caller::nobody(&server).get(url(&link)).await, 410, "link_used").await;

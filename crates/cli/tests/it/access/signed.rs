@@ -408,7 +408,9 @@ async fn a_part_that_cannot_be_taken_is_refused_before_it_is_sent() {
     let url = part_url(&upload, 1, "").await["url"].as_str().unwrap().to_owned();
     let target = url.strip_prefix(&server.base).unwrap().to_owned();
     let head = |target: &str, length: u64| {
-        format!("PUT {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n")
+        format!(
+            "PUT {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+        )
     };
     ask(&server, head(&target, 5_000_000_000)).await.refused(400, "length_mismatch");
     ask(&server, head(&format!("{target}x"), 4)).await.refused(403, "invalid_signature");
