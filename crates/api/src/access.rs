@@ -21,6 +21,9 @@ pub struct SignUrl {
     /// The name that a download is saved under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filename: Option<String>,
+    /// Bytes per second, at least 1024, over all connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<u64>,
 }
 
 /// A URL that needs no credentials.
@@ -178,6 +181,9 @@ pub struct CreateLink {
     /// The name that a download is saved under; the file's own when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filename: Option<String>,
+    /// Bytes per second, at least 1024, over all connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<u64>,
 }
 
 /// A link's facts.
@@ -211,6 +217,8 @@ pub struct Link {
     pub password: bool,
     /// The name that a download is saved under; null: the file's own.
     pub filename: Option<String>,
+    /// Bytes per second, over all connections; null: no bound.
+    pub rate_limit: Option<u64>,
     /// When it was made.
     pub created_at: String,
     /// By whom.

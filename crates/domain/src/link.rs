@@ -6,6 +6,7 @@ use crate::file::File;
 use crate::id::{ClaimId, LinkId};
 use crate::policy::AddressRange;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// How long a use may take.
@@ -48,6 +49,8 @@ pub struct Link {
     pub password: Option<String>,
     /// The name a download is saved under.
     pub filename: Option<String>,
+    /// Bytes per second, over all connections.
+    pub rate_limit: Option<NonZeroU64>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was revoked.

@@ -15,6 +15,7 @@ use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::Metadata;
 use carrack_domain::{BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
 use carrack_service::download::Form;
+use carrack_service::pace::{Pace, paced};
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub(crate) struct Call {
     pub(crate) form: Form,
     /// The name that a signed URL gives a download.
     pub(crate) saved_as: Option<String>,
+    /// The rate that a signed URL is bound to.
+    pub(crate) pace: Option<Arc<Pace>>,
     uri: Uri,
     matched: Option<MatchedPath>,
     path: Option<RawPathParams>,
@@ -60,6 +63,7 @@ impl Call {
                 ));
             }
         };
+        let (saved_as, pace) = caller.signed.map_or((None, None), |signed| (signed.filename, signed.pace));
         let matched = parts.extensions.remove::<MatchedPath>();
         let query = parse_query(parts.uri.query().unwrap_or(""))?;
         let recognised = parts.extensions.get::<carrack_mapped::Recognised>().is_some();
@@ -69,7 +73,8 @@ impl Call {
             matched,
             uri: parts.uri,
             principal: caller.principal,
-            saved_as: caller.signed.and_then(|signed| signed.filename),
+            saved_as,
+            pace,
             method: parts.method,
             headers: parts.headers,
             body,
@@ -185,6 +190,11 @@ impl Call {
     /// The body, to be read by somebody who outlives the call; none is left.
     pub(crate) fn take_body(&mut self) -> carrack_service::Body {
         self.body.take().into_stream()
+    }
+
+    /// The body, no faster than a signed URL allows.
+    pub(crate) fn into_stream(self) -> carrack_service::Body {
+        paced(self.body.into_stream(), self.pace)
     }
 
     /// How clients reach this server.

@@ -9,7 +9,9 @@ use carrack_domain::policy::{AddressRange, Circumstances};
 use carrack_domain::{Action, Code, Error, Principal, Result};
 use carrack_service::access::Credentials;
 use carrack_service::keys::{SEALED, invalid_signature};
+use carrack_service::pace::Pace;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// The query parameter that carries a signature.
 pub(crate) const SIGNATURE: &str = "sig";
@@ -27,6 +29,8 @@ pub(crate) struct Caller {
 pub(crate) struct SignedFor {
     /// The name a download is saved under.
     pub(crate) filename: Option<String>,
+    /// The rate that everything under the URL shares.
+    pub(crate) pace: Option<Arc<Pace>>,
 }
 
 /// Which proxies are believed when they say where a request comes from.
@@ -123,7 +127,8 @@ async fn signed(
     let signed = access.signed(purpose, parts.method.as_str(), parts.uri.path(), sealed, &here).await?;
     let principal = access.principal(signed.identity, here);
     principal.enter(route.action)?;
-    Ok(Caller { principal, signed: Some(SignedFor { filename: signed.filename }) })
+    let pace = signed.rate_limit.map(|(name, rate)| app.service.paces.of(name, rate));
+    Ok(Caller { principal, signed: Some(SignedFor { filename: signed.filename, pace }) })
 }
 
 /// The signature of a URL, on a route that takes one. The query has to be that and nothing else: whatever could be added

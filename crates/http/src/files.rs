@@ -15,7 +15,7 @@ use carrack_domain::file::{File, Metadata};
 use carrack_domain::id::hex;
 use carrack_domain::{BucketName, Code, Error, Grant, Key, Result, Rope};
 use carrack_service::Outcome;
-use carrack_service::download::Kind;
+use carrack_service::download::{Kind, Transfer};
 use carrack_service::file::PAGE_MAX;
 use carrack_service::upload::Put;
 use std::sync::Arc;
@@ -109,7 +109,9 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
     Ok(match content(&call, &open.file, &open.rope, digest)? {
         Answer::Head(response) => response,
         Answer::Content(response, slice, kind) => {
-            rope::with_body(response, slice, kind, open.reader, call.form, open.hold)
+            let length = slice.len();
+            let transfer = Transfer::new(slice, open.reader, call.form, kind, open.hold);
+            rope::with_transfer(response, transfer.paced(call.pace), length)
         }
     })
 }
@@ -188,7 +190,8 @@ pub(crate) async fn put(call: Call) -> Result<Response> {
         precondition: conditional::of_write(&call.headers)?,
         digests: digests::announced(&call)?,
     };
-    let (file, outcome) = call.app.service.uploads.put(&grant, put, call.body.into_stream()).await?;
+    let uploads = call.app.service.uploads.clone();
+    let (file, outcome) = uploads.put(&grant, put, call.into_stream()).await?;
     Ok(stored(&file, outcome))
 }
 

@@ -16,6 +16,7 @@ use carrack_domain::link::Link;
 use carrack_domain::{BucketName, ClaimId, Code, Error, Key, LinkId, Result, Timestamp};
 use carrack_service::download::{Kind, OpenFile, Transfer};
 use carrack_service::link::{EXPIRES_MAX, NewLink, PASSWORD_BYTES_MAX, UNLOCKED, Use};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// The cookie that shows that a link's password was given; its path says which.
@@ -63,6 +64,7 @@ fn new_link(wished: CreateLink) -> Result<NewLink> {
         ip: wished.ip.as_deref().map(sign::address_range).transpose()?,
         password: wished.password,
         filename: wished.filename.map(sign::check_filename).transpose()?,
+        rate_limit: wished.rate_limit.map(sign::check_rate).transpose()?,
     })
 }
 
@@ -83,6 +85,7 @@ fn render_link(call: &Call, link: &Link) -> Result<carrack_api::Link> {
         ip: link.ip.map(String::from),
         password: link.password.is_some(),
         filename: link.filename.clone(),
+        rate_limit: link.rate_limit.map(NonZeroU64::get),
         created_at: link.created_at.to_string(),
         created_by: link.owner.clone(),
         revoked_at: time(link.revoked_at),
@@ -242,15 +245,15 @@ fn content(call: &Call, link: &Link, opened: OpenFile, begun: Option<Use>) -> Re
     let out = Outgoing { rope: &rope, content_type: &file.content_type, kind: Kind::Full, headers };
     let mut response = match (rope::answer(call, out)?, begun) {
         (Answer::Head(response), _) => response,
-        (Answer::Content(response, slice, kind), None) => {
-            rope::with_body(response, slice, kind, reader, call.form, hold)
-        }
-        (Answer::Content(response, slice, kind), Some(begun)) => {
+        (Answer::Content(response, slice, kind), begun) => {
             let length = slice.len();
-            begun.admit(length)?;
-            let delivery = begun.deliver(offset(&response));
-            let transfer = Transfer::new(slice, reader, call.form, kind, hold).counted(delivery);
-            rope::with_counted_body(response, transfer, length)
+            let pace = link.rate_limit.map(|rate| call.app.service.paces.of(*link.id.as_bytes(), rate));
+            let mut transfer = Transfer::new(slice, reader, call.form, kind, hold).paced(pace);
+            if let Some(begun) = begun {
+                begun.admit(length)?;
+                transfer = transfer.counted(begun.deliver(offset(&response)));
+            }
+            rope::with_transfer(response, transfer, length)
         }
     };
     discreet(&mut response);

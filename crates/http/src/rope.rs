@@ -109,12 +109,11 @@ pub(crate) fn with_body(
     hold: Option<std::sync::Arc<dyn Send + Sync>>,
 ) -> Response {
     let length = slice.len();
-    let transfer = Transfer::new(slice, reader, form, kind, hold);
-    response.map(|_| ResponseBody::transfer(transfer, length))
+    with_transfer(response, Transfer::new(slice, reader, form, kind, hold), length)
 }
 
-/// The answer with its bytes, counted as part of a link's use.
-pub(crate) fn with_counted_body(response: Response, transfer: Transfer, length: u64) -> Response {
+/// The answer with the bytes of a transfer that was made ready, `length` of them.
+pub(crate) fn with_transfer(response: Response, transfer: Transfer, length: u64) -> Response {
     response.map(|_| ResponseBody::transfer(transfer, length))
 }
 

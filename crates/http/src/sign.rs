@@ -10,9 +10,11 @@ use carrack_domain::access::{FileRef, ReadFile, ShareFile, UseUploads, WriteFile
 use carrack_domain::policy::AddressRange;
 use carrack_domain::upload::{PartPlan, parse_ranges};
 use carrack_domain::{BucketName, Code, Error, Grant, Key, Result, UploadId};
+use carrack_service::pace::RATE_MIN;
 use carrack_service::signed::{FileMethod, Signature, Terms};
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// The longest name a download may be given.
@@ -41,6 +43,7 @@ pub(crate) async fn sign(mut call: Call) -> Result<Response> {
         expires_in: wished.expires_in.map(Duration::from_secs),
         ip: wished.ip.as_deref().map(address_range).transpose()?,
         filename: wished.filename.map(check_filename).transpose()?,
+        rate_limit: wished.rate_limit.map(check_rate).transpose()?,
     };
     let signature = call.app.service.access.sign_file(&share, &method, &path, terms)?;
     let signed = SignedUrl {
@@ -68,6 +71,14 @@ pub(crate) fn address_range(text: &str) -> Result<AddressRange> {
     AddressRange::parse(text).ok_or_else(|| {
         Error::new(Code::InvalidRequest, "ip is an address, or a range of addresses such as 10.0.0.0/8.")
     })
+}
+
+/// A rate in a JSON body.
+pub(crate) fn check_rate(rate: u64) -> Result<NonZeroU64> {
+    let detail = || format!("rate_limit is a number of bytes per second, at least {RATE_MIN}, or absent.");
+    NonZeroU64::new(rate)
+        .filter(|rate| (RATE_MIN..=i64::MAX as u64).contains(&rate.get()))
+        .ok_or_else(|| Error::new(Code::InvalidRequest, detail()))
 }
 
 /// A name to save a download under.

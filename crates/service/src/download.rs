@@ -1,6 +1,7 @@
 //! What goes out: a rope's slice on its way to a client.
 
 use crate::link::Delivery;
+use crate::pace::Pace;
 use crate::{Core, metrics};
 use ::metrics::{Counter, Gauge};
 use bytes::Bytes;
@@ -210,6 +211,8 @@ pub struct Transfer {
     form: Form,
     sent: u64,
     result: Ending,
+    /// The rate that it shares with others.
+    pace: Option<Arc<Pace>>,
     /// Where it counts as part of a link's use.
     delivery: Option<Delivery>,
     /// What has to live until the last byte is read, such as an archive's manifest.
@@ -234,9 +237,16 @@ impl Transfer {
             form,
             sent: 0,
             result: Ending::Aborted,
+            pace: None,
             delivery: None,
             _hold: hold,
         }
+    }
+
+    /// Sends no faster than this.
+    pub fn paced(mut self, pace: Option<Arc<Pace>>) -> Transfer {
+        self.pace = pace;
+        self
     }
 
     /// Counts what is sent as part of a link's use.
@@ -251,6 +261,9 @@ impl Transfer {
         if extents.is_empty() {
             self.result = Ending::Completed;
             return Ok(None);
+        }
+        if let Some(pace) = &self.pace {
+            pace.wait(extents.iter().map(Extent::len).sum()).await;
         }
         if let Some(delivery) = &mut self.delivery
             && let Err(error) = delivery.take(extents.iter().map(Extent::len).sum())
@@ -281,7 +294,10 @@ impl Transfer {
         let mut extents = Vec::new();
         let mut total = 0;
         let mapped = if self.delivery.is_some() { COUNTED_BYTES } else { MAPPED_BYTES };
+        let piece = self.pace.as_ref().map_or(u64::MAX, |pace| pace.piece_bytes());
+        let mapped = mapped.min(piece);
         let most = if self.form == Form::Copied { COPIED_BYTES } else { READ_BYTES };
+        let most = most.min(piece);
         while total < most && extents.len() < GATHER_MAX {
             let Some(extent) = self.rest.take().or_else(|| self.slice.next()) else { break };
             if self.form == Form::Mapped && is_run(&extent) {

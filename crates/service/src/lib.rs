@@ -14,6 +14,7 @@ pub mod keys;
 pub mod link;
 pub mod maintenance;
 pub mod metrics;
+pub mod pace;
 mod retention;
 pub mod signed;
 pub mod upload;
@@ -90,6 +91,8 @@ pub struct Service {
     pub uploads: upload::Uploads,
     /// What goes out.
     pub downloads: Arc<download::Downloads>,
+    /// Rates that links and signed URLs are bound to.
+    pub paces: pace::Paces,
     /// Ways to files for whoever has them.
     pub links: link::Links,
     /// Many files as one.
@@ -117,6 +120,7 @@ impl Service {
             files,
             links: link::Links::new(core.clone(), access.clone(), downloads.clone()),
             downloads,
+            paces: pace::Paces::default(),
             archives: archive::Archives::new(core.clone(), manifests),
             access,
             health: health::Health::new(core),

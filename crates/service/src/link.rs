@@ -15,6 +15,7 @@ use carrack_domain::link::{Claim, Link};
 use carrack_domain::policy::{AddressRange, Circumstances};
 use carrack_domain::{ClaimId, Code, Error, Grant, Identity, LinkId, Result, Role, Timestamp};
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -47,6 +48,8 @@ pub struct NewLink {
     pub password: Option<String>,
     /// The name a download is saved under.
     pub filename: Option<String>,
+    /// Bytes per second, over all connections.
+    pub rate_limit: Option<NonZeroU64>,
 }
 
 /// Ways to files for whoever has them.
@@ -147,6 +150,7 @@ impl Links {
             ip: new.ip,
             password,
             filename: new.filename,
+            rate_limit: new.rate_limit,
             created_at: now,
             revoked_at: None,
             last_used_at: None,

@@ -5,10 +5,12 @@
 
 use crate::access::Access;
 use crate::keys::{Purpose, invalid_signature};
+use crate::pace::Name;
 use carrack_domain::access::{FileRef, Identity, ReadFile, ShareFile, UseUploads, WriteFile};
 use carrack_domain::policy::{AddressRange, Circumstances};
 use carrack_domain::{Code, Error, Grant, Result, Role, Timestamp, TokenId};
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,8 @@ pub struct Terms {
     pub ip: Option<AddressRange>,
     /// The name a download is saved under.
     pub filename: Option<String>,
+    /// Bytes per second, over all connections.
+    pub rate_limit: Option<NonZeroU64>,
 }
 
 /// A URL's signature, with what is to be told of it.
@@ -46,6 +50,8 @@ pub struct Signed {
     pub identity: Arc<Identity>,
     /// The name a download is saved under.
     pub filename: Option<String>,
+    /// The rate that everything under this URL shares.
+    pub rate_limit: Option<(Name, NonZeroU64)>,
 }
 
 /// The payload. Times are seconds since 1970 UTC.
@@ -63,6 +69,8 @@ struct Claims {
     ip: Option<AddressRange>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     filename: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<NonZeroU64>,
 }
 
 /// The method on a file that a URL is made for.
@@ -136,6 +144,7 @@ impl Access {
             token: identity.token.map(|token| token.to_string()),
             ip: terms.ip,
             filename: terms.filename,
+            rate_limit: terms.rate_limit,
         };
         let payload = serde_json::to_vec(&claims).map_err(|error| Error::internal("write claims", error))?;
         let sealed = self.keys().seal(purpose, &[path.as_bytes()], &payload)?;
@@ -176,6 +185,12 @@ impl Access {
             Some(None) => return Err(invalid_signature()),
         };
         let identity = Identity { token, ..Identity::new(claims.sub, role) };
-        Ok(Signed { identity: Arc::new(identity), filename: claims.filename })
+        let name = || -> Name {
+            let mut name = [0; 16];
+            name.copy_from_slice(&blake3::hash(sealed.as_bytes()).as_bytes()[..16]);
+            name
+        };
+        let rate_limit = claims.rate_limit.map(|rate| (name(), rate));
+        Ok(Signed { identity: Arc::new(identity), filename: claims.filename, rate_limit })
     }
 }

@@ -14,6 +14,7 @@ CREATE TABLE link (
     ip            TEXT,
     password      TEXT,
     filename      TEXT,
+    rate_limit    INTEGER CHECK (rate_limit > 0),
     created_at    INTEGER NOT NULL,
     revoked_at    INTEGER,
     last_used_at  INTEGER,

@@ -34,6 +34,7 @@ fn link(number: u8, owner: &str, max_downloads: Option<u64>) -> Link {
         ip: AddressRange::parse("10.0.0.0/8"),
         password: Some("$argon2".to_owned()),
         filename: Some("n\u{e4}me".to_owned()),
+        rate_limit: NonZeroU64::new(4096),
         created_at: later(u64::from(number)),
         revoked_at: None,
         last_used_at: None,
@@ -48,7 +49,14 @@ pub(super) async fn life(catalog: &dyn Catalog) {
     assert_code(catalog.link(&link_id(1)).await, Code::LinkNotFound, "link");
     assert_code(catalog.revoke_link(&link_id(1), NOW).await, Code::LinkNotFound, "revoke_link");
     assert_code(catalog.use_link(&link_id(1), None, NOW).await, Code::LinkNotFound, "use_link");
-    let bare = Link { not_before: None, ip: None, password: None, filename: None, ..link(2, "ann", None) };
+    let bare = Link {
+        not_before: None,
+        ip: None,
+        password: None,
+        filename: None,
+        rate_limit: None,
+        ..link(2, "ann", None)
+    };
     for link in [&link(1, "ann", Some(2)), &bare, &link(3, "bob", None)] {
         catalog.create_link(link).await.unwrap();
         assert_eq!(&catalog.link(&link.id).await.unwrap(), link);

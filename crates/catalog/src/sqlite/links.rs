@@ -6,15 +6,16 @@ use carrack_domain::link::{Claim, Link};
 use carrack_domain::policy::AddressRange;
 use carrack_domain::{ClaimId, Code, Error, LinkId, Role, Timestamp};
 use rusqlite::{Connection, Row, params};
+use std::num::NonZeroU64;
 
 const LINK: &str = "id, owner, role, file, expires_at, not_before, max_downloads, uses, ip, password, filename, \
-     created_at, revoked_at, last_used_at";
+     created_at, revoked_at, last_used_at, rate_limit";
 const CLAIM: &str = "id, link_id, address, created_at, deadline, sent, forgiven, covered, done_at";
 
 pub(super) fn create(connection: &Connection, link: &Link) -> Done<()> {
     connection
         .prepare_cached(&format!(
-            "INSERT INTO link ({LINK}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
+            "INSERT INTO link ({LINK}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
         ))?
         .execute(params![
             link.id.as_bytes(),
@@ -31,6 +32,7 @@ pub(super) fn create(connection: &Connection, link: &Link) -> Done<()> {
             link.created_at.as_millis(),
             link.revoked_at.map(Timestamp::as_millis),
             link.last_used_at.map(Timestamp::as_millis),
+            link.rate_limit.map(|rate| signed(rate.get())).transpose()?,
         ])?;
     Ok(())
 }
@@ -178,6 +180,7 @@ fn link(row: &Row<'_>) -> Done<Link> {
         created_at: Timestamp::from_millis(row.get(11)?),
         revoked_at: time(row, 12)?,
         last_used_at: time(row, 13)?,
+        rate_limit: row.get::<_, Option<i64>>(14)?.map(unsigned).transpose()?.and_then(NonZeroU64::new),
     })
 }
 

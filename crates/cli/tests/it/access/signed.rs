@@ -419,3 +419,34 @@ async fn a_part_that_cannot_be_taken_is_refused_before_it_is_sent() {
     wire.send("1234").await;
     assert_eq!(wire.answer().await.unwrap().status, 200);
 }
+
+#[tokio::test]
+async fn a_rate_is_shared_by_all_connections_of_a_url() {
+    let server = Server::start();
+    let bytes = content(400_000, 1);
+    store(&server, "/v1/files/default/f", &bytes).await;
+    let wish =
+        |method: &str| value!({"method": method, "path": "/v1/files/default/f", "rate_limit": 400_000});
+    let url = sign(&server, wish("GET")).await;
+    let link = value!({"bucket": "default", "key": "f", "expires_in": 60, "rate_limit": 400_000});
+    let link = json(server.post("/v1/links").json(&link).send().await.unwrap(), 201).await;
+    assert_eq!(link["rate_limit"], 400_000);
+    for url in [url.as_str(), link["url"].as_str().unwrap()] {
+        let nobody = Caller::nobody(&server);
+        let begun = std::time::Instant::now();
+        let get = async || nobody.get(url).await.bytes().await.unwrap();
+        let (one, two, three, four) = tokio::join!(get(), get(), get(), get());
+        assert!([one, two, three, four].iter().all(|got| *got == bytes));
+        // 1.6 MB at 0.4 MB/s. How long at most is the machine's affair.
+        assert!(begun.elapsed() > Duration::from_secs(3), "{:?}", begun.elapsed());
+    }
+    let put = sign(&server, wish("PUT")).await;
+    let begun = std::time::Instant::now();
+    assert!(Caller::nobody(&server).put(&put, &content(1_200_000, 2)).await.status().is_success());
+    assert!(begun.elapsed() > Duration::from_secs(2), "{:?}", begun.elapsed());
+    for bad in [0, 1023, u64::MAX] {
+        let mut wish = wish("GET");
+        wish["rate_limit"] = value!(bad);
+        refused(server.post("/v1/sign").json(&wish).send().await.unwrap(), 400, "invalid_request").await;
+    }
+}
