@@ -1,13 +1,14 @@
 //! Links: what one says is what it does.
 
 use super::Caller;
-use crate::contract::answers::{blobs, eventually, header, json, refused, store, until};
+use crate::contract::answers::{PATIENCE, blobs, eventually, header, json, refused, store, until};
 use crate::contract::wire::{Wire, ask};
 use crate::server::{Server, Setup, content, tool};
 use reqwest::{Method, Response};
 use serde_json::{Value, json as value};
+use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Makes a link to `default/dir/f.bin`; its facts.
 async fn make(server: &Server, more: Value) -> Value {
@@ -498,29 +499,38 @@ async fn sixteen_connections_of_one_client_are_one_download() {
 /// Cuts a program's download again and again; what it has in the end.
 async fn resumed(server: &Server, program: &str, package: &str, args: &[&str], url: &str) -> Vec<u8> {
     let out = server.folder().join(program);
-    let run = |seconds: Option<u64>| {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |facts| facts.len());
+    let run = |cut: bool| {
+        let before = size(&out);
         let mut command = tool(program, package);
         command.args(args).current_dir(server.folder()).stdout(Stdio::null()).stderr(Stdio::null());
         for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
             command.env_remove(name);
         }
-        let slow = match (program, seconds) {
-            (_, None) => vec![],
-            ("curl", Some(_)) => vec!["--limit-rate", "4M"],
-            ("wget", Some(_)) => vec!["--limit-rate=4m"],
-            _ => vec!["--max-overall-download-limit=4M"],
+        let slow: &[&str] = match (program, cut) {
+            (_, false) => &[],
+            ("curl", true) => &["--limit-rate", "4M"],
+            ("wget", true) => &["--limit-rate=4m"],
+            _ => &["--max-overall-download-limit=4M"],
         };
         let mut child = command.args(slow).arg(url).spawn().unwrap();
-        let Some(seconds) = seconds else { return child.wait().unwrap().success() };
-        std::thread::sleep(Duration::from_secs(seconds));
-        // As by Ctrl-C: aria2c writes down what it has.
-        let _ = tool("kill", "procps").args(["-s", "INT", &child.id().to_string()]).status();
+        if cut {
+            // Until it has something of this run; aria2c makes the whole file first, and notes beside it what it has.
+            let notes = server.folder().join("aria2c.aria2");
+            let deadline = Instant::now() + PATIENCE;
+            while size(&out) <= before && !(program == "aria2c" && size(&notes) > 0) {
+                assert!(Instant::now() < deadline, "{program} gets nothing");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            // As by Ctrl-C: aria2c writes down what it has.
+            let _ = tool("kill", "procps").args(["-s", "INT", &child.id().to_string()]).status();
+        }
         child.wait().unwrap().success()
     };
     for _ in 0..3 {
-        run(Some(1));
+        run(true);
     }
-    assert!(run(None), "{program} could not finish");
+    assert!(run(false), "{program} could not finish");
     std::fs::read(out).unwrap()
 }
 
