@@ -289,7 +289,8 @@ pub trait Catalog: ArchiveCatalog + Send + Sync + 'static {
     /// Whether an upload is recorded under this id, in any state: a stage without a record is left over.
     async fn has_upload(&self, id: &UploadId) -> Result<bool>;
 
-    /// Blobs that nothing points at and whose bytes are to be deleted, at most `limit`, skipping those in `skip`.
+    /// Blobs that nothing points at, which no archive holds, and whose bytes are to be deleted, at most `limit`, skipping
+    /// those in `skip`.
     async fn unreferenced_blobs(&self, skip: &[BlobId], limit: usize) -> Result<Vec<BlobId>>;
 
     /// Forgets an unreferenced blob whose bytes are gone. Nothing when it is referenced or unknown.

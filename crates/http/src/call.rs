@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use carrack_domain::access::{FileRef, PrefixRef};
 use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::Metadata;
-use carrack_domain::{BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
+use carrack_domain::{ArchiveId, BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
 use carrack_service::download::Form;
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
@@ -98,6 +98,12 @@ impl Call {
             .ok_or_else(|| Error::new(Code::UploadNotFound, "There is no such upload."))
     }
 
+    /// `{id}` of the path; a spelling that no id has is `archive_not_found` like any unknown one.
+    pub(crate) fn archive_id(&self) -> Result<ArchiveId> {
+        ArchiveId::parse(self.param("id"))
+            .ok_or_else(|| Error::new(Code::ArchiveNotFound, "There is no such archive."))
+    }
+
     /// `{number}` of the path.
     pub(crate) fn part_number(&self) -> Result<u64> {
         let text = self.param("number");
@@ -143,7 +149,12 @@ impl Call {
 
     /// The body as JSON.
     pub(crate) async fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<T> {
-        let bytes = self.body.collect(JSON_BYTES_MAX).await?;
+        self.json_up_to(JSON_BYTES_MAX).await
+    }
+
+    /// The same for a body that may be longer than most.
+    pub(crate) async fn json_up_to<T: serde::de::DeserializeOwned>(&mut self, limit: usize) -> Result<T> {
+        let bytes = self.body.collect(limit).await?;
         parse_json(&bytes)
     }
 

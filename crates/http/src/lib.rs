@@ -3,6 +3,7 @@
 //! [`routes::ROUTES`] declares every route with the action it needs; [`pipeline`] runs each request through the same
 //! steps: trace id, credentials, handler, error rendering, metrics. A resource has one file.
 
+mod archives;
 mod body;
 mod buckets;
 mod call;

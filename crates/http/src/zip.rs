@@ -8,7 +8,7 @@ use axum::http::header::CONTENT_DISPOSITION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use carrack_domain::access::{ArchiveFile, ArchivePrefix, FileRef, authorize};
 use carrack_domain::{Code, Error, Key, Result};
-use carrack_service::archive::Selection;
+use carrack_service::archive::{Archive, Selection};
 use carrack_service::download::Kind;
 use std::collections::BTreeSet;
 
@@ -48,11 +48,16 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
     let archive = call.app.service.archives.zip(selection, call.form).await?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_DISPOSITION, disposition::header(true, &name));
+    send(&call, headers, archive)
+}
+
+/// Sends a ZIP, or what the request wants of it.
+pub(crate) fn send(call: &Call, mut headers: HeaderMap, archive: Archive) -> Result<Response> {
     // nginx in front would keep up to 1 GiB of it on disk and then stop reading: the answer is to be passed on as it comes.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     let headers = rope::representation(headers, &archive.rope, "application/zip")?;
     let out = Outgoing { rope: &archive.rope, content_type: "application/zip", kind: Kind::Zip, headers };
-    Ok(match rope::answer(&call, out)? {
+    Ok(match rope::answer(call, out)? {
         Answer::Head(response) => response,
         Answer::Content(response, slice, kind) => {
             rope::with_body(response, slice, kind, archive.reader, call.form, Some(archive.hold))
@@ -86,12 +91,19 @@ fn selection(call: &Call) -> Result<Selection> {
     }
 }
 
-/// What the client wishes, else the prefix's last folder, else the bucket.
 fn archive_name(call: &Call) -> String {
-    let wished = call.query("name").filter(|name| !name.is_empty());
-    let folder =
-        call.query("prefix").unwrap_or("").trim_end_matches('/').rsplit('/').next().filter(|f| !f.is_empty());
     let bucket = call.bucket().map(|bucket| bucket.to_string()).unwrap_or_default();
-    let name = wished.or(folder).unwrap_or(&bucket);
+    with_extension(&name(call.query("name"), call.query("prefix").unwrap_or(""), &bucket))
+}
+
+/// What the client wishes, else the prefix's last folder, else the bucket.
+pub(crate) fn name(wished: Option<&str>, prefix: &str, bucket: &str) -> String {
+    let wished = wished.filter(|name| !name.is_empty());
+    let folder = prefix.trim_end_matches('/').rsplit('/').next().filter(|folder| !folder.is_empty());
+    wished.or(folder).unwrap_or(bucket).to_owned()
+}
+
+/// The name of a file that is a ZIP.
+pub(crate) fn with_extension(name: &str) -> String {
     if name.to_ascii_lowercase().ends_with(".zip") { name.to_owned() } else { format!("{name}.zip") }
 }

@@ -51,6 +51,7 @@ impl Maintenance {
                 }
             }
         }
+        self.core.catalog.forget_prepared(self.core.clock.now()).await?;
         for stage in self.core.storage.stages().await? {
             if !self.core.catalog.has_upload(&stage).await? {
                 self.core.storage.discard_stage(stage).await?;
@@ -72,10 +73,46 @@ impl Maintenance {
                 break;
             }
         }
+        self.expire_archives().await?;
         self.collect_all().await?;
+        self.evict_packs().await?;
         ::metrics::gauge!(metrics::UPLOADS_OPEN).set(self.core.catalog.open_uploads().await? as f64);
         ::metrics::gauge!(metrics::FREE_BYTES).set(self.core.storage.available().await? as f64);
         Ok(())
+    }
+
+    /// Deletes archives that ran out of time. What only they held is collected after them.
+    async fn expire_archives(&self) -> Result<()> {
+        loop {
+            let expired = self.core.catalog.expire_archives(self.core.clock.now(), BATCH).await?;
+            for (id, manifest) in &expired {
+                self.manifests.forget(*id);
+                if let Some(manifest) = manifest {
+                    // What a crash leaves over here has no record, and is found by reconciling.
+                    self.core.storage.delete(*manifest).await?;
+                }
+            }
+            if expired.len() < BATCH {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Deletes deflated forms over the quota, those first that were not used for the longest time.
+    async fn evict_packs(&self) -> Result<()> {
+        let quota = self.core.limits.encodings_quota;
+        loop {
+            let evicted = self.core.catalog.evict_packs(quota, &self.manifests.packs(), BATCH).await?;
+            for pack in &evicted {
+                self.core.storage.delete(*pack).await?;
+            }
+            ::metrics::counter!(metrics::PACKS_EVICTED).increment(evicted.len() as u64);
+            if evicted.len() < BATCH {
+                let bytes = self.core.catalog.pack_bytes().await?;
+                ::metrics::gauge!(metrics::PACK_BYTES).set(bytes as f64);
+                return Ok(());
+            }
+        }
     }
 
     /// Deletes every blob that nothing points at and nobody is reading as a part of an archive.
@@ -102,8 +139,13 @@ impl Maintenance {
     /// Deletes a blob that has just lost its last file, unless an archive under way needs it. A failure is left to the
     /// next round: the record that it is to be deleted stays.
     pub async fn collect(&self, blob: BlobId) {
-        if self.is_read(blob) {
-            return;
+        match self.core.catalog.is_held(&blob).await {
+            Ok(false) if !self.is_read(blob) => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%blob, error = error.chain(), "a blob will be deleted later");
+                return;
+            }
         }
         if let Err(error) = self.delete(blob).await {
             tracing::warn!(%blob, error = error.chain(), "a blob will be deleted later");
@@ -145,7 +187,7 @@ impl Maintenance {
 
     /// Whether a record names this run of bytes, or an upload is being completed under it.
     async fn is_known(&self, blob: BlobId) -> Result<bool> {
-        if self.core.catalog.is_stored(&blob).await? {
+        if self.core.catalog.is_stored(&blob).await? || self.core.catalog.is_archived(&blob).await? {
             return Ok(true);
         }
         let finishing = self.core.catalog.finishing_uploads().await?;

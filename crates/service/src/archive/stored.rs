@@ -1,0 +1,133 @@
+//! Laid-out archives as runs of bytes in storage, and back.
+
+use super::layout::{Place, ZipLayout};
+use crate::Core;
+use bytes::Bytes;
+use carrack_domain::file::Pieces;
+use carrack_domain::rope::Extent;
+use carrack_domain::{BlobId, Code, Error, Result, UploadId};
+use carrack_storage::Form;
+use carrack_zip::Manifest;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+const MAGIC: &[u8; 8] = b"carrackA";
+
+/// Keeps a layout: a run of bytes, durable when this returns.
+pub(super) async fn keep(core: &Core, layout: &Arc<ZipLayout>) -> Result<(BlobId, u64)> {
+    let (stage, run) = (UploadId::generate(&*core.entropy), BlobId::generate(&*core.entropy));
+    let bytes = aside("write down an archive", {
+        let layout = layout.clone();
+        move || Ok(to_bytes(&layout))
+    })
+    .await?;
+    let size = bytes.len() as u64;
+    core.storage.store(stage, run, Bytes::from(bytes)).await?;
+    Ok((run, size))
+}
+
+/// Reads a layout that was kept; `data_lost` when it is gone or damaged.
+pub(super) async fn load(core: &Core, (run, size): (BlobId, u64)) -> Result<ZipLayout> {
+    let whole = Extent::Blob { blob: run, size, offset: 0, len: size };
+    let bytes = core.storage.reader(Form::Copied).read(vec![whole]).await?;
+    aside("read an archive", move || {
+        from_bytes(&bytes).ok_or_else(|| {
+            tracing::error!(%run, "the manifest of an archive is damaged");
+            Error::new(Code::DataLost, "The archive's list of entries is damaged. The operator has been alarmed.")
+        })
+    })
+    .await
+}
+
+/// Runs what takes long for a million entries where it is in nobody's way.
+pub(super) async fn aside<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal(what, error)))
+}
+
+/// Magic, the length of what follows up to the manifest, packs, blobs in pieces, a CRC-32 of these, the manifest.
+fn to_bytes(layout: &ZipLayout) -> Vec<u8> {
+    let mut head = Vec::new();
+    let run = |out: &mut Vec<u8>, id: &BlobId, size: u64| {
+        out.extend_from_slice(id.as_bytes());
+        out.extend_from_slice(&size.to_le_bytes());
+    };
+    head.extend_from_slice(&(layout.packs.len() as u32).to_le_bytes());
+    layout.packs.iter().for_each(|(id, size)| run(&mut head, id, *size));
+    let mut pieces: Vec<_> = layout.pieces.iter().collect();
+    pieces.sort_by_key(|(id, _)| **id);
+    head.extend_from_slice(&(pieces.len() as u32).to_le_bytes());
+    for (id, pieces) in pieces {
+        head.extend_from_slice(id);
+        head.extend_from_slice(&(pieces.runs().count() as u32).to_le_bytes());
+        pieces.runs().for_each(|(id, size)| run(&mut head, &id, size));
+    }
+    let manifest = layout.manifest.to_bytes();
+    let mut out = Vec::with_capacity(MAGIC.len() + 12 + head.len() + manifest.len());
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&(head.len() as u64).to_le_bytes());
+    out.extend_from_slice(&head);
+    out.extend_from_slice(&crc32fast::hash(&head).to_le_bytes());
+    out.extend_from_slice(&manifest);
+    out
+}
+
+fn from_bytes(bytes: &[u8]) -> Option<ZipLayout> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (len, rest) = rest.split_first_chunk::<8>()?;
+    let (head, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
+    let (crc, manifest) = rest.split_first_chunk::<4>()?;
+    if crc32fast::hash(head) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    let mut head = Head(head);
+    let packs = head.runs()?;
+    let count = head.number()?;
+    let mut pieces = HashMap::new();
+    for _ in 0..count {
+        let id = head.id()?;
+        pieces.insert(id, Arc::new(Pieces::new(head.runs()?, None)));
+    }
+    let manifest = Manifest::from_bytes(manifest).ok()?;
+    let layout = ZipLayout { manifest, pieces, packs };
+    (0..layout.manifest.entries()).all(|entry| is_sound(&layout, entry)).then_some(layout)
+}
+
+/// Whether a deflated entry lies within a pack that is listed.
+fn is_sound(layout: &ZipLayout, entry: usize) -> bool {
+    if layout.manifest.method(entry) != Some(carrack_zip::Method::Deflate) {
+        return true;
+    }
+    let place = layout.manifest.content(entry).map(Place::from_content);
+    let end = place.and_then(|place| place.offset.checked_add(layout.manifest.compressed(entry)?));
+    let size = place.and_then(|place| layout.packs.get(place.pack as usize)).map(|(_, size)| *size);
+    end.is_some_and(|end| size.is_some_and(|size| end <= size))
+}
+
+/// What stands before the manifest, from the front.
+struct Head<'a>(&'a [u8]);
+
+impl Head<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn id(&mut self) -> Option<[u8; 16]> {
+        self.array()
+    }
+
+    fn runs(&mut self) -> Option<Vec<(BlobId, u64)>> {
+        let count = self.number()?;
+        (0..count)
+            .map(|_| Some((BlobId::from_bytes(self.id()?), u64::from_le_bytes(self.array()?))))
+            .collect()
+    }
+}
