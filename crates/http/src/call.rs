@@ -14,6 +14,7 @@ use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::Metadata;
 use carrack_domain::{ArchiveId, BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
 use carrack_service::download::Form;
+use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) body: RequestBody,
     /// In which form this connection can send the bytes of blobs.
     pub(crate) form: Form,
+    /// The connection beneath, for who speaks something else on it after the answer.
+    pub(crate) upgrade: Option<OnUpgrade>,
     uri: Uri,
     matched: Option<MatchedPath>,
     path: Option<RawPathParams>,
@@ -54,12 +57,14 @@ impl Call {
                 ));
             }
         };
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
         let matched = parts.extensions.remove::<MatchedPath>();
         let query = parse_query(parts.uri.query().unwrap_or(""))?;
         let recognised = parts.extensions.get::<carrack_mapped::Recognised>().is_some();
         let form = if recognised { Form::Mapped } else { Form::Copied };
         Ok(Call {
             app,
+            upgrade,
             matched,
             uri: parts.uri,
             principal,

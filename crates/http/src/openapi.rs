@@ -18,7 +18,8 @@ use utoipa::{Modify, OpenApi};
         crate::zip::get, crate::zip::head,
         crate::archives::create, crate::archives::list, crate::archives::get, crate::archives::delete,
         crate::archives::pause, crate::archives::resume, crate::archives::cancel, crate::archives::content,
-        crate::archives::head,
+        crate::archives::head, crate::live::events,
+        crate::ws::open,
     ),
     modifiers(&Bearer, &OperationIds),
 )]

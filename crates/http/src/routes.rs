@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::metrics::Meters;
 use crate::render::Response;
-use crate::{App, archives, buckets, files, pipeline, system, tus, uploads, zip};
+use crate::{App, archives, buckets, files, live, pipeline, system, tus, uploads, ws, zip};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::routing::{MethodFilter, on};
@@ -117,6 +117,8 @@ routes! {
     POST "/v1/archives/{id}/resume" Archive archives::resume;
     POST "/v1/archives/{id}/cancel" Archive archives::cancel;
     [GET HEAD] "/v1/archives/{id}/content" Archive archives::content;
+    GET "/v1/archives/{id}/events" Archive live::events;
+    GET "/v1/ws" List ws::open;
 }
 
 /// All routes as a service for the transport.

@@ -1,14 +1,15 @@
 //! `/v1/zip`: a selection as one ZIP, at once.
 
+use crate::body::ResponseBody;
 use crate::call::Call;
 use crate::disposition;
-use crate::render::Response;
+use crate::render::{self, Response};
 use crate::rope::{self, Answer, Outgoing};
-use axum::http::header::CONTENT_DISPOSITION;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use carrack_domain::access::{ArchiveFile, ArchivePrefix, FileRef, authorize};
 use carrack_domain::{Code, Error, Key, Result};
-use carrack_service::archive::{Archive, Selection};
+use carrack_service::archive::{Archive, Deflated, Selection};
 use carrack_service::download::Kind;
 use std::collections::BTreeSet;
 
@@ -20,7 +21,7 @@ use std::collections::BTreeSet;
         ("prefix" = Option<String>, Query, description = "All files whose keys begin with this; entry names are what follows its last `/`."),
         ("key" = Option<Vec<String>>, Query, description = "These files instead, repeated; entry names are the keys without the folder they all share."),
         ("name" = Option<String>, Query, description = "The name of the download."),
-        ("compression" = Option<String>, Query, description = "`store`."),
+        ("compression" = Option<String>, Query, description = "`store`, or `deflate`: then without length and ranges unless every file in it has been deflated before."),
         ("Range" = Option<String>, Header), ("If-Range" = Option<String>, Header),
         ("If-Match" = Option<String>, Header), ("If-None-Match" = Option<String>, Header),
     ),
@@ -33,22 +34,41 @@ use std::collections::BTreeSet;
     security(("bearer" = []))
 )]
 pub(crate) async fn get(call: Call) -> Result<Response> {
-    match call.query("compression") {
-        None | Some("store") => {}
+    let deflate = match call.query("compression") {
+        None | Some("store") => false,
+        Some("deflate") => true,
         Some(other) => {
             let shown = other.escape_default();
             return Err(Error::new(
                 Code::InvalidRequest,
-                format!("compression={shown} is not offered: use store, or leave it out."),
+                format!("compression={shown} is not offered: use store or deflate, or leave it out."),
             ));
         }
-    }
+    };
     let selection = selection(&call)?;
     let name = archive_name(&call);
-    let archive = call.app.service.archives.zip(selection, call.form).await?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_DISPOSITION, disposition::header(true, &name));
+    let archives = &call.app.service.archives;
+    let archive = match deflate {
+        false => archives.zip(selection, call.form).await?,
+        true => match archives.deflated(selection, call.form).await? {
+            Deflated::Ready(archive) => archive,
+            Deflated::Streamed(stream) => return Ok(flow(&call, headers, stream)),
+        },
+    };
     send(&call, headers, archive)
+}
+
+/// A ZIP that is made as it is sent: nobody knows its length, so there is nothing to resume.
+fn flow(call: &Call, mut headers: HeaderMap, stream: carrack_service::Body) -> Response {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/zip"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    let body = if call.method == Method::HEAD { ResponseBody::empty() } else { ResponseBody::stream(stream) };
+    let mut response = render::empty(StatusCode::OK).map(|_| body);
+    *response.headers_mut() = headers;
+    response
 }
 
 /// Sends a ZIP, or what the request wants of it.

@@ -75,6 +75,7 @@ async fn serve(config: Config, metrics: PrometheusHandle) -> Result<(), String> 
         cors: carrack_http::Cors::new(config.server.cors_origins.clone()),
         idle_timeout: config.server.idle_timeout,
         representations: carrack_http::Representations::default(),
+        tasks: rooms.tasks.clone(),
         metrics: Box::new(move || telemetry::render(&metrics)),
     };
     let served = listen(&config, app, tls, &stop, &rooms).await;

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use carrack_catalog::Catalog;
 pub use carrack_catalog::Outcome;
 use carrack_domain::{Clock, Entropy, Result};
+pub use carrack_state::Watch;
 use carrack_state::State;
 use carrack_storage::Storage;
 use std::num::NonZeroU64;
@@ -111,7 +112,8 @@ impl Service {
         let core = Arc::new(core);
         let desk = Arc::new(job::Desk::default());
         let workers = core.limits.archive_workers;
-        let work = archive::work(core.clone(), workers)?;
+        let pool = Arc::new(archive::Pool::start(workers)?);
+        let work = archive::work(core.clone(), pool.clone());
         let jobs = Arc::new(job::Jobs::new(core.clone(), desk.clone(), work, workers));
         let manifests = Arc::new(archive::Manifests::default());
         let readings = Arc::new(download::Readings::default());
@@ -123,7 +125,7 @@ impl Service {
             files: file::Files::new(core.clone(), maintenance.clone()),
             uploads: upload::Uploads::new(core.clone(), maintenance.clone()),
             downloads: download::Downloads::new(core.clone(), readings),
-            archives: archive::Archives::new(core.clone(), manifests, desk),
+            archives: archive::Archives::new(core.clone(), manifests, desk, pool),
             jobs,
             health: health::Health::new(core),
             maintenance,

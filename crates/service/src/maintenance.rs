@@ -102,7 +102,9 @@ impl Maintenance {
     async fn evict_packs(&self) -> Result<()> {
         let quota = self.core.limits.encodings_quota;
         loop {
-            let evicted = self.core.catalog.evict_packs(quota, &self.manifests.packs(), BATCH).await?;
+            // While an archive is laid out nobody knows which ones it needs: the next round will.
+            let Some(needed) = self.manifests.packs() else { return Ok(()) };
+            let evicted = self.core.catalog.evict_packs(quota, &needed, BATCH).await?;
             for pack in &evicted {
                 self.core.storage.delete(*pack).await?;
             }

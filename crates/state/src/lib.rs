@@ -25,7 +25,7 @@ pub trait State: Send + Sync + 'static {
 
 /// Somebody who watches a topic, until dropped. Takes the memory of one message, however slow it is.
 #[async_trait]
-pub trait Watch: Send {
+pub trait Watch: Send + Sync {
     /// Waits for a message that is newer than the last one seen, and returns the newest there is. `None` when no more can
     /// come: look at the facts, and watch anew. Cancel-safe.
     async fn next(&mut self) -> Option<Bytes>;

@@ -43,6 +43,7 @@ mod etag;
 mod manifest;
 mod names;
 mod record;
+mod stream;
 mod tally;
 mod time;
 
@@ -50,6 +51,7 @@ pub use builder::ManifestBuilder;
 pub use deflate::{BLOCK_BYTES, CODEC, Deflater, is_smaller};
 pub use entry::{Method, NewEntry, ZipError};
 pub use manifest::{Manifest, Piece};
+pub use stream::ZipStream;
 pub use names::{Assigned, EntryNames, safe_name};
 
 /// Version of the header bytes. It is part of every ETag and must grow with any change of a byte this crate emits,

@@ -41,6 +41,8 @@ pub(super) enum Key {
     Selection([u8; 32], u64),
     /// An archive that never changes.
     Archive(ArchiveId),
+    /// What nobody asks for again.
+    Unnamed,
 }
 
 impl Key {
@@ -70,11 +72,15 @@ impl Manifests {
         self.state().kept.retain(|k| k.key != Key::Archive(archive));
     }
 
-    /// The packs that archives under way, or kept, lie in.
-    pub(crate) fn packs(&self) -> Vec<BlobId> {
-        let live: Vec<Arc<ZipLayout>> =
-            self.state().live.iter().filter_map(|(_, layout)| layout.upgrade()).collect();
-        live.iter().flat_map(|layout| layout.packs.iter().map(|(pack, _)| *pack)).collect()
+    /// The packs that archives under way, or kept, lie in; `None` while one is being laid out.
+    pub(crate) fn packs(&self) -> Option<Vec<BlobId>> {
+        let state = self.state();
+        if state.building > 0 {
+            return None;
+        }
+        let live: Vec<Arc<ZipLayout>> = state.live.iter().filter_map(|(_, layout)| layout.upgrade()).collect();
+        drop(state);
+        Some(live.iter().flat_map(|layout| layout.packs.iter().map(|(pack, _)| *pack)).collect())
     }
 
     /// Begins to lay one out: until the guard is used up or dropped, no blob may be deleted.
@@ -114,6 +120,16 @@ impl Building<'_> {
             state.kept.pop_front();
         }
         manifest
+    }
+}
+
+impl Building<'_> {
+    /// It is laid out, and read from as it is, by one who never asks for it again.
+    pub(super) fn register(self, layout: Arc<ZipLayout>) -> Arc<ZipLayout> {
+        let mut state = self.0.state();
+        state.live.retain(|(_, layout)| layout.strong_count() > 0);
+        state.live.push((Key::Unnamed, Arc::downgrade(&layout)));
+        layout
     }
 }
 

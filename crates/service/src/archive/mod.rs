@@ -10,6 +10,7 @@ mod plan;
 mod pool;
 mod sources;
 mod stored;
+mod streamed;
 
 use crate::job::{Desk, Work};
 use crate::{Core, metrics};
@@ -20,6 +21,8 @@ pub use frozen::{LIFE_MAX, NewArchive, Watching};
 use layout::ZipLayout;
 use manifests::Key;
 pub(crate) use manifests::Manifests;
+pub(crate) use pool::Pool;
+pub use streamed::Deflated;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -58,11 +61,17 @@ pub struct Archives {
     /// One manifest is laid out at a time: the many connections of one download wait for the first one's work.
     planning: Arc<tokio::sync::Mutex<()>>,
     desk: Arc<Desk>,
+    pool: Arc<Pool>,
 }
 
 impl Archives {
-    pub(crate) fn new(core: Arc<Core>, manifests: Arc<Manifests>, desk: Arc<Desk>) -> Archives {
-        Archives { core, manifests, planning: Arc::default(), desk }
+    pub(crate) fn new(
+        core: Arc<Core>,
+        manifests: Arc<Manifests>,
+        desk: Arc<Desk>,
+        pool: Arc<Pool>,
+    ) -> Archives {
+        Archives { core, manifests, planning: Arc::default(), desk, pool }
     }
 
     /// The ZIP of a selection, stored, its bytes in the form that the connection can send. The same files make the same bytes, every time and everywhere.
@@ -153,8 +162,7 @@ fn nothing_named() -> Error {
     Error::new(Code::EmptySelection, "The selection is empty: name at least one file.")
 }
 
-/// What the workers do: deflate on `threads` threads.
-pub(crate) fn work(core: Arc<Core>, threads: usize) -> Result<Arc<dyn Work>> {
-    let pool = Arc::new(pool::Pool::start(threads)?);
-    Ok(Arc::new(encode::ArchiveWork { core, pool }))
+/// What the workers do.
+pub(crate) fn work(core: Arc<Core>, pool: Arc<Pool>) -> Arc<dyn Work> {
+    Arc::new(encode::ArchiveWork { core, pool })
 }

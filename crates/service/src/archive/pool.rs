@@ -14,7 +14,7 @@ const NICE: i32 = 19;
 type Task = Box<dyn FnOnce(&mut Deflater) + Send>;
 
 /// See the module's documentation. Its threads end when it is dropped.
-pub(super) struct Pool {
+pub(crate) struct Pool {
     tasks: SyncSender<Task>,
     /// As many as tasks fit.
     room: Semaphore,
@@ -23,7 +23,7 @@ pub(super) struct Pool {
 
 impl Pool {
     /// Starts so many threads, at least one.
-    pub(super) fn start(threads: usize) -> Result<Pool> {
+    pub(crate) fn start(threads: usize) -> Result<Pool> {
         let threads = threads.max(1);
         let (tasks, queue) = sync_channel::<Task>(threads * WAITING);
         let queue = Arc::new(Mutex::new(queue));

@@ -82,6 +82,13 @@ impl Columns {
         Ok(())
     }
 
+    /// Says how long the stream of a deflated entry came to be.
+    pub(crate) fn set_compressed(&mut self, at: usize, compressed: u64) {
+        if let Some(packed) = self.packed.get_mut(at) {
+            *packed = compressed | DEFLATED;
+        }
+    }
+
     /// Puts the entries into another order: first entry `order[0]` of the present one, and so on.
     pub(crate) fn reorder(&mut self, order: &[usize]) {
         let names = order.iter().map(|&at| self.name(at)).collect();
@@ -160,6 +167,7 @@ impl Columns {
             crc32: self.crc32(at),
             method: self.method(at),
             modified: self.modified(at),
+            described: false,
         }
     }
 }
