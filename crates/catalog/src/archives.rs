@@ -91,7 +91,8 @@ pub trait ArchiveCatalog: Send + Sync + 'static {
     async fn delete_archive(&self, id: &ArchiveId) -> Result<BlobId>;
 
     /// Deletes archives that expired before `now`, at most `limit`. Returns them with their manifests.
-    async fn expire_archives(&self, now: Timestamp, limit: usize) -> Result<Vec<(ArchiveId, Option<BlobId>)>>;
+    async fn expire_archives(&self, now: Timestamp, limit: usize)
+    -> Result<Vec<(ArchiveId, Option<BlobId>)>>;
 
     /// Deletes archives that were in preparation before `before`: whoever prepared them has gone.
     async fn forget_prepared(&self, before: Timestamp) -> Result<usize>;

@@ -10,14 +10,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use carrack_api::{
     Archive, ArchiveEntry, ArchiveError, ArchiveList, ArchiveProgress, CreateArchive, RenamedEntry,
 };
-use carrack_domain::access::{
-    ArchiveFile, ArchivePrefix, FileRef, PrefixRef, UseArchives, authorize,
-};
+use carrack_domain::access::{ArchiveFile, ArchivePrefix, FileRef, PrefixRef, UseArchives, authorize};
 use carrack_domain::archive::{self, Compression};
 use carrack_domain::job::{JobState, JobWish, Progress};
-use carrack_domain::{
-    ArchiveId, BucketName, Code, Error, Grant, Key, KeyPrefix, Result, Timestamp,
-};
+use carrack_domain::{ArchiveId, BucketName, Code, Error, Grant, Key, KeyPrefix, Result, Timestamp};
 use carrack_service::archive::{Entry, NewArchive, Selection};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -72,9 +68,8 @@ fn name(wished: &CreateArchive) -> String {
 
 fn selection(call: &Call, wished: CreateArchive) -> Result<Selection> {
     let bucket = wished.bucket.as_deref().map(BucketName::parse).transpose()?;
-    let needed = || {
-        Error::new(Code::InvalidRequest, "Name the bucket: in 'bucket', or with each of the entries.")
-    };
+    let needed =
+        || Error::new(Code::InvalidRequest, "Name the bucket: in 'bucket', or with each of the entries.");
     let ways = [wished.prefix.is_some(), wished.keys.is_some(), wished.entries.is_some()];
     if ways.into_iter().filter(|way| *way).count() > 1 {
         return Err(Error::new(Code::InvalidRequest, "Select by one of prefix, keys and entries."));
@@ -135,17 +130,17 @@ pub(crate) async fn list(call: Call) -> Result<Response> {
     let more = archives.len() > limit;
     archives.truncate(limit);
     let last = archives.last().filter(|_| more);
-    let next_cursor = last
-        .map(|last| crate::call::cursor(&format!("{} {}", last.created_at.as_millis(), last.id)));
+    let next_cursor =
+        last.map(|last| crate::call::cursor(&format!("{} {}", last.created_at.as_millis(), last.id)));
     let archives = archives.into_iter().map(|archive| shown(&call, archive)).collect();
     compress::fresh(&call.headers, render::json(StatusCode::OK, &ArchiveList { archives, next_cursor })).await
 }
 
 fn parse_cursor(text: &str) -> Result<(Timestamp, ArchiveId)> {
     let text = crate::call::parse_cursor(text)?;
-    let parsed = text.split_once(' ').and_then(|(time, id)| {
-        Some((Timestamp::from_millis(time.parse().ok()?), ArchiveId::parse(id)?))
-    });
+    let parsed = text
+        .split_once(' ')
+        .and_then(|(time, id)| Some((Timestamp::from_millis(time.parse().ok()?), ArchiveId::parse(id)?)));
     parsed.ok_or_else(|| {
         Error::new(Code::InvalidRequest, "This cursor is none: pass 'next_cursor' of the page before.")
     })

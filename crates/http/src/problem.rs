@@ -23,9 +23,11 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         | Code::BodyIncomplete => StatusCode::BAD_REQUEST,
         Code::Unauthenticated | Code::InvalidToken => StatusCode::UNAUTHORIZED,
         Code::Forbidden => StatusCode::FORBIDDEN,
-        Code::RouteNotFound | Code::BucketNotFound | Code::FileNotFound | Code::UploadNotFound | Code::ArchiveNotFound => {
-            StatusCode::NOT_FOUND
-        }
+        Code::RouteNotFound
+        | Code::BucketNotFound
+        | Code::FileNotFound
+        | Code::UploadNotFound
+        | Code::ArchiveNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Code::BucketNotEmpty

@@ -51,7 +51,10 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 pub(crate) async fn open(mut call: Call) -> Result<Response> {
     let key = wanted(&call.headers)?;
     let upgrade = call.upgrade.take().ok_or_else(|| {
-        Error::new(Code::InvalidRequest, "A WebSocket is opened over HTTP/1.1: this connection cannot change.")
+        Error::new(
+            Code::InvalidRequest,
+            "A WebSocket is opened over HTTP/1.1: this connection cannot change.",
+        )
     })?;
     let accept = derive_accept_key(key.as_bytes());
     let mut response = render::empty(StatusCode::SWITCHING_PROTOCOLS);
@@ -265,7 +268,10 @@ impl Session {
         let mut told = Vec::new();
         for topic in wish.subscribe {
             if self.topics.len() >= TOPICS_MAX {
-                told.push(refusal(&topic, &format!("One connection has at most {TOPICS_MAX} subscriptions.")));
+                told.push(refusal(
+                    &topic,
+                    &format!("One connection has at most {TOPICS_MAX} subscriptions."),
+                ));
                 continue;
             }
             match self.subscribe(&topic).await {
@@ -305,7 +311,8 @@ impl Session {
             }
         };
         let next_at = Instant::now();
-        let mut uploads = Uploads { app: app.clone(), grant, one, watch, next_at, stale: false, told: Value::Null };
+        let mut uploads =
+            Uploads { app: app.clone(), grant, one, watch, next_at, stale: false, told: Value::Null };
         let Some((event, data)) = uploads.look().await else {
             return Err(Error::new(Code::UploadNotFound, "There is no such upload."));
         };
@@ -316,10 +323,8 @@ impl Session {
 
 /// Waits until one of the topics has news, and removes it when it was the last. Cancel-safe.
 async fn next(topics: &mut BTreeMap<String, Topic>) -> Vec<String> {
-    let waiting: FuturesUnordered<_> = topics
-        .iter_mut()
-        .map(|(name, topic)| async move { (name.clone(), topic.advance().await) })
-        .collect();
+    let waiting: FuturesUnordered<_> =
+        topics.iter_mut().map(|(name, topic)| async move { (name.clone(), topic.advance().await) }).collect();
     let mut waiting = waiting;
     let Some((name, (events, more))) = waiting.next().await else { return std::future::pending().await };
     drop(waiting);

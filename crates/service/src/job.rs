@@ -69,10 +69,7 @@ impl Running {
 
     /// What is done.
     pub(crate) fn progress(&self) -> Progress {
-        Progress {
-            entries: self.entries.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-        }
+        Progress { entries: self.entries.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 
     /// `Err` once it is to stop.

@@ -1,5 +1,9 @@
 //! What every [`State`] must do, as a function to run on each of them.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation here is a failed test of the caller")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed expectation here is a failed test of the caller"
+)]
 
 use crate::{State, Watch};
 use bytes::Bytes;

@@ -118,7 +118,8 @@ mod tests {
     #[test]
     fn what_was_deflated_comes_back() {
         let mut deflater = Deflater::new();
-        let sizes = [0, 1, 2, 100, 5000, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 777];
+        let sizes =
+            [0, 1, 2, 100, 5000, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 777];
         for (seed, len) in sizes.into_iter().enumerate() {
             let content = content(len, seed as u64);
             let stream = deflater.whole(&content).unwrap();

@@ -51,8 +51,8 @@ pub use builder::ManifestBuilder;
 pub use deflate::{BLOCK_BYTES, CODEC, Deflater, is_smaller};
 pub use entry::{Method, NewEntry, ZipError};
 pub use manifest::{Manifest, Piece};
-pub use stream::ZipStream;
 pub use names::{Assigned, EntryNames, safe_name};
+pub use stream::ZipStream;
 
 /// Version of the header bytes. It is part of every ETag and must grow with any change of a byte this crate emits,
 /// or a resumed download would splice two different archives.

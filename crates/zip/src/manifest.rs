@@ -5,9 +5,9 @@ mod stored;
 
 pub(crate) use columns::Columns;
 
-use crate::{Method, ZipError};
 use crate::record::{End, local_len};
 use crate::tally::Tally;
+use crate::{Method, ZipError};
 
 /// Entries per stored pair of offsets: the walk from a pair to the entry sought stays this short.
 const BLOCK: usize = 64;

@@ -88,12 +88,8 @@ pub(super) fn let_go(connection: &Connection, id: &ArchiveId) -> Done<()> {
 }
 
 pub(super) fn commit(connection: &Connection, archive: &Archive) -> Done<()> {
-    let renamed: Vec<[&str; 2]> = archive
-        .renamed
-        .iter()
-        .take(RENAMED_MAX)
-        .map(|one| [one.key.as_str(), one.name.as_str()])
-        .collect();
+    let renamed: Vec<[&str; 2]> =
+        archive.renamed.iter().take(RENAMED_MAX).map(|one| [one.key.as_str(), one.name.as_str()]).collect();
     let sql = "UPDATE archive SET ready = 1, owner = ?2, name = ?3, compression = ?4, entries = ?5, bytes = ?6, \
          manifest = ?7, manifest_bytes = ?8, renamed = ?9, renamed_total = ?10, created_at = ?11, expires_at = ?12 \
          WHERE id = ?1 AND ready = 0";

@@ -25,7 +25,10 @@ pub(super) const fn number(state: JobState) -> i64 {
 }
 
 pub(super) fn state(number_of: i64) -> Done<JobState> {
-    JobState::ALL.into_iter().find(|state| number(*state) == number_of).ok_or_else(|| damaged("a job's state"))
+    JobState::ALL
+        .into_iter()
+        .find(|state| number(*state) == number_of)
+        .ok_or_else(|| damaged("a job's state"))
 }
 
 pub(super) fn failure_text(failure: &JobFailure) -> String {
@@ -59,7 +62,8 @@ pub(super) fn claim(connection: &Connection, worker: [u8; 16], lease: Duration) 
          UNION ALL SELECT id, priority, next_run_at FROM job WHERE state = 1 AND lease_until < {NOW}) \
          ORDER BY priority DESC, next_run_at, id LIMIT 1"
     );
-    let due: Option<[u8; 16]> = connection.prepare_cached(&due)?.query_row([], |row| row.get(0)).optional()?;
+    let due: Option<[u8; 16]> =
+        connection.prepare_cached(&due)?.query_row([], |row| row.get(0)).optional()?;
     let Some(id) = due else { return Ok(None) };
     let take = format!(
         "UPDATE job SET state = 1, lease_owner = ?2, lease_until = {NOW} + ?3, fence = fence + 1 WHERE id = ?1 \
@@ -123,12 +127,14 @@ pub(super) fn retry(
 ) -> Done<()> {
     check(connection, claim)?;
     put_down(connection, &claim.job, JobState::Waiting)?;
-    let sql =
-        format!("UPDATE job SET attempts = ?2, next_run_at = {NOW} + ?3, failure = ?4 WHERE id = ?1");
+    let sql = format!("UPDATE job SET attempts = ?2, next_run_at = {NOW} + ?3, failure = ?4 WHERE id = ?1");
     let failure = failure_text(failure);
-    connection
-        .prepare_cached(&sql)?
-        .execute(params![claim.job.as_bytes(), attempts, millis(pause)?, failure])?;
+    connection.prepare_cached(&sql)?.execute(params![
+        claim.job.as_bytes(),
+        attempts,
+        millis(pause)?,
+        failure
+    ])?;
     Ok(())
 }
 

@@ -20,7 +20,8 @@ mod uploads;
 mod writer;
 
 use crate::{
-    ArchiveCatalog, Catalog, ChunkList, Claim, Committed, Encoding, Finish, ListQuery, Listing, NewFile, NewPack, Outcome, Partial, Taken, Visit,
+    ArchiveCatalog, Catalog, ChunkList, Claim, Committed, Encoding, Finish, ListQuery, Listing, NewFile,
+    NewPack, Outcome, Partial, Taken, Visit,
 };
 use async_trait::async_trait;
 use carrack_domain::archive::{Archive, Content};
@@ -29,7 +30,9 @@ use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Bucket, File, Precondition};
 use carrack_domain::job::{JobFailure, JobWish, Progress};
 use carrack_domain::upload::{StoredExtent, Upload};
-use carrack_domain::{ArchiveId, BlobId, BucketName, Code, EncodingId, Error, Key, KeyPrefix, Result, Timestamp, UploadId};
+use carrack_domain::{
+    ArchiveId, BlobId, BucketName, Code, EncodingId, Error, Key, KeyPrefix, Result, Timestamp, UploadId,
+};
 use error::Done;
 pub use error::OpenError;
 use readers::{Readers, stopping};
@@ -408,7 +411,11 @@ impl ArchiveCatalog for SqliteCatalog {
         self.write("delete_archive", move |c| archives::delete(c, &id)).await
     }
 
-    async fn expire_archives(&self, now: Timestamp, limit: usize) -> Result<Vec<(ArchiveId, Option<BlobId>)>> {
+    async fn expire_archives(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(ArchiveId, Option<BlobId>)>> {
         self.write("expire_archives", move |c| archives::expire(c, now, limit)).await
     }
 

@@ -47,8 +47,7 @@ impl Work for ArchiveWork {
         making.packs.abandon().await;
         let forms = made?;
         let packs = making.packs.sizes;
-        let laid_out =
-            stored::aside("lay out an archive", move || lay_out(&layout, &forms, &packs)).await?;
+        let laid_out = stored::aside("lay out an archive", move || lay_out(&layout, &forms, &packs)).await?;
         running.check()?;
         let finished = Arc::new(laid_out);
         let run = stored::keep(&self.core, &finished).await?;
@@ -121,7 +120,10 @@ impl<'a> Making<'a> {
     }
 
     fn digest(&self, entry: usize) -> Result<[u8; 32]> {
-        self.layout.manifest.digest(entry).ok_or_else(|| Error::broken("the plan of an archive has no digests"))
+        self.layout
+            .manifest
+            .digest(entry)
+            .ok_or_else(|| Error::broken("the plan of an archive has no digests"))
     }
 
     /// Settles what is known already, and returns the others, each content once.
@@ -265,11 +267,7 @@ impl<'a> Making<'a> {
 }
 
 /// The finished archive: the plan with each entry in its form.
-pub(super) fn lay_out(
-    plan: &ZipLayout,
-    forms: &[Form],
-    sizes: &HashMap<BlobId, u64>,
-) -> Result<ZipLayout> {
+pub(super) fn lay_out(plan: &ZipLayout, forms: &[Form], sizes: &HashMap<BlobId, u64>) -> Result<ZipLayout> {
     let manifest = &plan.manifest;
     let mut builder = ManifestBuilder::with_capacity(manifest.entries(), 0);
     let (mut packs, mut index) = (Vec::new(), HashMap::new());

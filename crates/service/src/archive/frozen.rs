@@ -109,7 +109,8 @@ impl Archives {
     pub async fn content(&self, grant: &Grant<UseArchives>, id: ArchiveId, form: Form) -> Result<Archive> {
         let archive = self.get(grant, id).await?;
         let Some(content) = &archive.content else {
-            let detail = format!("The archive is {}: its content is there once it is completed.", archive.state);
+            let detail =
+                format!("The archive is {}: its content is there once it is completed.", archive.state);
             return Err(Error::new(Code::ArchiveNotReady, detail));
         };
         let layout = self.loaded(&archive).await?;

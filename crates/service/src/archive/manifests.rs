@@ -78,7 +78,8 @@ impl Manifests {
         if state.building > 0 {
             return None;
         }
-        let live: Vec<Arc<ZipLayout>> = state.live.iter().filter_map(|(_, layout)| layout.upgrade()).collect();
+        let live: Vec<Arc<ZipLayout>> =
+            state.live.iter().filter_map(|(_, layout)| layout.upgrade()).collect();
         drop(state);
         Some(live.iter().flat_map(|layout| layout.packs.iter().map(|(pack, _)| *pack)).collect())
     }
@@ -97,7 +98,8 @@ impl Manifests {
         }
         // Whoever lists the bucket now does not find the blob: kept manifests with it describe the past.
         state.kept.retain(|k| !k.manifest.needs(blob));
-        let live: Vec<Arc<ZipLayout>> = state.live.iter().filter_map(|(_, layout)| layout.upgrade()).collect();
+        let live: Vec<Arc<ZipLayout>> =
+            state.live.iter().filter_map(|(_, layout)| layout.upgrade()).collect();
         drop(state);
         live.iter().any(|layout| layout.needs(blob))
     }

@@ -22,9 +22,9 @@ use layout::ZipLayout;
 use manifests::Key;
 pub(crate) use manifests::Manifests;
 pub(crate) use pool::Pool;
-pub use streamed::Deflated;
 use std::sync::Arc;
 use std::time::Instant;
+pub use streamed::Deflated;
 
 /// What goes into an archive. Every variant carries the grants for what it names.
 pub enum Selection {

@@ -33,7 +33,10 @@ pub(super) async fn load(core: &Core, (run, size): (BlobId, u64)) -> Result<ZipL
     aside("read an archive", move || {
         from_bytes(&bytes).ok_or_else(|| {
             tracing::error!(%run, "the manifest of an archive is damaged");
-            Error::new(Code::DataLost, "The archive's list of entries is damaged. The operator has been alarmed.")
+            Error::new(
+                Code::DataLost,
+                "The archive's list of entries is damaged. The operator has been alarmed.",
+            )
         })
     })
     .await

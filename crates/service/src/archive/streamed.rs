@@ -81,7 +81,8 @@ impl Archives {
         let mut packs = HashMap::new();
         let mut wanted = Vec::new();
         for entry in 0..manifest.entries() {
-            let (size, digest) = (manifest.size(entry).unwrap_or(0), manifest.digest(entry).unwrap_or_default());
+            let (size, digest) =
+                (manifest.size(entry).unwrap_or(0), manifest.digest(entry).unwrap_or_default());
             if size >= SIZE_MIN {
                 wanted.push((entry, encoding_of(&digest, size)));
             }

@@ -27,7 +27,11 @@ fn of_owner(owner: &str) -> String {
 
 impl Uploads {
     /// Watches an upload of the caller's own: a hint comes whenever it has news; [`Uploads::status`] says which.
-    pub async fn watch(&self, grant: &Grant<UseUploads>, id: UploadId) -> Result<(UploadStatus, Box<dyn Watch>)> {
+    pub async fn watch(
+        &self,
+        grant: &Grant<UseUploads>,
+        id: UploadId,
+    ) -> Result<(UploadStatus, Box<dyn Watch>)> {
         // In this order, so that nothing falls between the two.
         let watch = self.core.state.watch(&of_upload(id)).await?;
         Ok((self.status(grant, id).await?, watch))

@@ -162,7 +162,10 @@ mod tests {
         for (deflated, digests) in [(false, false), (true, false), (false, true), (true, true)] {
             let made = made(deflated, digests);
             let back = Manifest::from_bytes(&made.to_bytes()).unwrap();
-            assert_eq!((back.len(), back.etag(), back.modified()), (made.len(), made.etag(), made.modified()));
+            assert_eq!(
+                (back.len(), back.etag(), back.modified()),
+                (made.len(), made.etag(), made.modified())
+            );
             let mut at = 0;
             while let Some(piece) = made.piece_at(at) {
                 assert_eq!(back.piece_at(at), Some(piece));

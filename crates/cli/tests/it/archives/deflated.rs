@@ -17,7 +17,9 @@ fn files() -> Vec<(String, Vec<u8>)> {
         ("d/tiny".to_owned(), b"x".to_vec()),
         ("d/twin.txt".to_owned(), text((5 << 20) + 12_345, 1)),
     ];
-    files.extend((0..300).map(|number| (format!("d/z/{number:03}.txt"), text(number * 40, 100 + number as u64))));
+    files.extend(
+        (0..300).map(|number| (format!("d/z/{number:03}.txt"), text(number * 40, 100 + number as u64))),
+    );
     files
 }
 

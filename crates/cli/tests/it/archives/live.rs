@@ -137,8 +137,7 @@ async fn a_web_socket_tells_of_uploads() {
     let mut socket = connect(&server).await;
     say(&mut socket, json!({"subscribe": ["transfers"]})).await;
     assert_eq!(hear(&mut socket).await["data"], json!({"uploads": []}));
-    let upload: Value =
-        server.post("/v1/uploads").json(&wish).send().await.unwrap().json().await.unwrap();
+    let upload: Value = server.post("/v1/uploads").json(&wish).send().await.unwrap().json().await.unwrap();
     let id = upload["upload_id"].as_str().unwrap();
     let topic = format!("upload:{id}");
     say(&mut socket, json!({"subscribe": [topic], "unsubscribe": ["transfers"]})).await;

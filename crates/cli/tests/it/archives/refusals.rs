@@ -6,10 +6,8 @@ use serde_json::json;
 
 #[tokio::test]
 async fn selections_that_cannot_be() {
-    let server = setup()
-        .set("CARRACK_ARCHIVES__MAX_ENTRIES", "3")
-        .set("CARRACK_ARCHIVES__MAX_BYTES", "10000")
-        .start();
+    let server =
+        setup().set("CARRACK_ARCHIVES__MAX_ENTRIES", "3").set("CARRACK_ARCHIVES__MAX_BYTES", "10000").start();
     for number in 0..4 {
         put(&server, &format!("four/{number}"), content(10, number)).await;
     }
