@@ -56,12 +56,21 @@ pub(super) fn insert(connection: &Connection, id: &ArchiveId, state: JobState) -
     Ok(())
 }
 
-pub(super) fn claim(connection: &Connection, worker: [u8; 16], lease: Duration) -> Done<Option<Claim>> {
-    let due = format!(
+/// The jobs that can be taken, the most urgent first.
+fn due() -> String {
+    format!(
         "SELECT id FROM (SELECT id, priority, next_run_at FROM job WHERE state = 0 AND next_run_at <= {NOW} \
          UNION ALL SELECT id, priority, next_run_at FROM job WHERE state = 1 AND lease_until < {NOW}) \
          ORDER BY priority DESC, next_run_at, id LIMIT 1"
-    );
+    )
+}
+
+pub(super) fn is_due(connection: &Connection) -> Done<bool> {
+    Ok(connection.prepare_cached(&due())?.exists([])?)
+}
+
+pub(super) fn claim(connection: &Connection, worker: [u8; 16], lease: Duration) -> Done<Option<Claim>> {
+    let due = due();
     let due: Option<[u8; 16]> =
         connection.prepare_cached(&due)?.query_row([], |row| row.get(0)).optional()?;
     let Some(id) = due else { return Ok(None) };

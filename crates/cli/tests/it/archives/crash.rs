@@ -1,6 +1,6 @@
 //! kill -9 at any moment of a job: what was made is kept, and the archive is completed by whoever starts next.
 //!
-//! `CARRACK_KILLS` says how often (6 unless set).
+//! `CARRACK_JOB_KILLS` says how often (6 unless set).
 
 use super::{below, fetch, look, made, put, setup, text, until};
 use crate::operations::disk::blobs;
@@ -22,7 +22,7 @@ fn stored(data: &std::path::Path) -> BTreeMap<PathBuf, u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_goes_on_after_kill_9_at_any_moment() {
-    let kills: u64 = std::env::var("CARRACK_KILLS").map_or(6, |text| text.parse().unwrap());
+    let kills: u64 = std::env::var("CARRACK_JOB_KILLS").map_or(6, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let mut server = setup().data(folder.path()).start();
     for number in 0..FILES {
