@@ -102,6 +102,14 @@ impl Desk {
         }
     }
 
+    /// A worker is done with a job, which another may have by now.
+    fn leave(&self, job: ArchiveId, running: &Arc<Running>) {
+        let mut all = self.all();
+        if all.get(&job).is_some_and(|present| Arc::ptr_eq(present, running)) {
+            all.remove(&job);
+        }
+    }
+
     /// How far a job is, if it runs here.
     pub(crate) fn progress(&self, job: ArchiveId) -> Option<Progress> {
         self.all().get(&job).map(|running| running.progress())
@@ -203,7 +211,7 @@ impl Jobs {
             self.keep_alive(claim, &running)
         );
         let progress = running.progress();
-        self.desk.all().remove(&claim.job);
+        self.desk.leave(claim.job, &running);
         let result = self.settle(claim, ended, progress).await;
         let result = result.unwrap_or_else(|error| {
             if error.code() != Code::Superseded {

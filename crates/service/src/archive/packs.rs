@@ -151,7 +151,7 @@ impl Packs {
             None => begin_large(&self.core).await?,
         };
         large.len += part.bytes.len() as u64;
-        if let Err(error) = large.writer.write(vec![Bytes::from(part.bytes)]).await {
+        if let Err(error) = large.writer.write(Bytes::from(part.bytes)).await {
             large.writer.abandon().await;
             self.core.storage.discard_stage(large.stage).await?;
             return Err(error);

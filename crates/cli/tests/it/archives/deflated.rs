@@ -124,3 +124,21 @@ async fn auto_leaves_alone_what_looks_hopeless() {
     let again: Value = until(&server, &again, "completed").await;
     assert_eq!(again["size"], zip.len());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_asks_for_one_and_tidies_up() {
+    let server = setup().start();
+    put(&server, "d/a.txt", text(2 << 20, 1)).await;
+    put(&server, "d/b.bin", content(100_000, 2)).await;
+    let done =
+        crate::server::carrack(&server, &["zip", "default/d/", "-o", "d.zip", "--compression", "deflate"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let file = server.folder().join("d.zip");
+    assert!(std::fs::metadata(&file).unwrap().len() < 1 << 20);
+    let mut expected = Expected::default();
+    expected.add("a.txt", &text(2 << 20, 1));
+    expected.add("b.bin", &content(100_000, 2));
+    accepted(&file, &expected);
+    let list: Value = server.get("/v1/archives").send().await.unwrap().json().await.unwrap();
+    assert_eq!(list["archives"], serde_json::json!([]), "the archive was for this download alone");
+}
