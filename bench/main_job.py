@@ -2,9 +2,9 @@
 """Measures the main job on the release binary: completing a large upload, memory under load, an archive of many files,
 and the start after kill -9. Prints one line per figure with the bound it is held against. Python 3.9+, no packages.
 
-    bench/main_job.py [--binary target/release/carrack] [complete rss zip archive deflate kill]
+    bench/main_job.py [--binary target/release/carrack] [complete rss zip archive deflate watch kill]
 """
-import argparse, http.client, json, os, random, re, shutil, signal, subprocess, sys, tempfile, threading, time
+import argparse, asyncio, http.client, json, os, random, re, shutil, signal, subprocess, sys, tempfile, threading, time
 
 TOKEN = "bench-root-token"
 AUTH = {"Authorization": "Bearer " + TOKEN}
@@ -275,6 +275,50 @@ def bench_deflate(binary, folder):
     shutil.rmtree(server.data)
 
 
+def bench_watch(binary, folder):
+    """How long after a change the last of 1,000 watchers has it."""
+    server = Server(binary, os.path.join(folder, "watch"), CARRACK_UPLOADS__DURABILITY="process", CARRACK_ARCHIVES__WORKERS="1")
+    block = b"".join(b"line %d of a text\n" % n for n in range(400_000))
+    for number in range(40):
+        body = b"%d" % number + block
+        assert server.call("PUT", f"/v1/files/default/w/{number}", body)[0] == 201
+    wish = {"bucket": "default", "prefix": "w/", "compression": "deflate"}
+    archive = json.loads(server.call("POST", "/v1/archives", json.dumps(wish))[1])
+    assert server.call("POST", f"/v1/archives/{archive['id']}/pause")[0] == 200
+    heard = []
+
+    async def watch(ready, change):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        head = f"GET /v1/archives/{archive['id']}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        writer.write(head.encode())
+        await reader.readuntil(b"paused")
+        ready.release()
+        await change.wait()
+        await reader.readuntil(b'"cancelled"')
+        heard.append(time.monotonic())
+        writer.close()
+
+    async def run():
+        ready, change = asyncio.Semaphore(0), asyncio.Event()
+        watchers = [asyncio.create_task(watch(ready, change)) for _ in range(1000)]
+        for _ in watchers:
+            await asyncio.wait_for(ready.acquire(), 60)
+        change.set()
+        await asyncio.sleep(1)
+        began = time.monotonic()
+        path = f"/v1/archives/{archive['id']}/cancel"
+        status = (await asyncio.to_thread(server.call, "POST", path))[0]
+        assert status == 200, status
+        await asyncio.gather(*watchers)
+        return began
+
+    began = asyncio.run(run())
+    report("a change at the last of 1,000 watchers (and a client in Python)", (max(heard) - began) * 1e3, "ms", "under 200")
+    report("RSS with 1,000 watchers, peak", server.status_kib("VmHWM") / 1024, "MiB", "no bound")
+    server.stop()
+    shutil.rmtree(server.data)
+
+
 def bench_kill(binary, folder):
     server = Server(binary, os.path.join(folder, "kill"))
     draw, acknowledged, ready = random.Random(7), {}, []
@@ -318,7 +362,7 @@ def bench_kill(binary, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--binary", default="target/release/carrack")
-    parser.add_argument("cases", nargs="*", default=["complete", "rss", "zip", "archive", "deflate", "kill"])
+    parser.add_argument("cases", nargs="*", default=["complete", "rss", "zip", "archive", "deflate", "watch", "kill"])
     arguments = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="carrack-bench-", dir=os.environ.get("BENCH_DIR"))
     try:

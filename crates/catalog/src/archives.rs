@@ -156,6 +156,10 @@ pub trait ArchiveCatalog: Send + Sync + 'static {
     /// What all packs count towards the quota.
     async fn pack_bytes(&self) -> Result<u64>;
 
+    /// Runs of bytes that archives need, packs and manifests, after `after` in byte order of their ids, with their sizes; at
+    /// most `limit`: for reconciling with storage.
+    async fn archived_runs(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<(BlobId, u64)>>;
+
     /// Whether a run of bytes in storage is the manifest of an archive or a pack.
     async fn is_archived(&self, run: &BlobId) -> Result<bool>;
 }

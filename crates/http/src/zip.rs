@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 /// Files of a bucket as one ZIP with a length, an ETag and ranges; the same files make the same bytes.
 #[utoipa::path(
-    get, path = "/v1/zip/{bucket}", tag = "archives",
+    get, path = "/v1/zip/{bucket}", tag = "zip",
     params(
         ("bucket" = String, Path),
         ("prefix" = Option<String>, Query, description = "All files whose keys begin with this; entry names are what follows its last `/`."),
@@ -87,7 +87,7 @@ pub(crate) fn send(call: &Call, mut headers: HeaderMap, archive: Archive) -> Res
 
 /// The same as GET without the content.
 #[utoipa::path(
-    head, path = "/v1/zip/{bucket}", tag = "archives", params(("bucket" = String, Path)),
+    head, path = "/v1/zip/{bucket}", tag = "zip", params(("bucket" = String, Path)),
     responses((status = 200, description = "The head that GET would have.")), security(("bearer" = []))
 )]
 #[expect(dead_code, reason = "documents what `get` serves")]

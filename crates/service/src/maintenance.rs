@@ -171,7 +171,7 @@ impl Maintenance {
 
     /// Compares every record with what is stored. Slow on purpose: it runs beside the live traffic.
     pub async fn reconcile(&self) -> Result<Reconciled> {
-        let lost = self.find_lost().await?;
+        let lost = self.find_lost().await? + self.find_lost_runs().await?;
         ::metrics::gauge!(metrics::RECORDS_WITHOUT_DATA).set(lost as f64);
         let mut orphans = 0;
         for shard in 0..=u8::MAX {
@@ -217,6 +217,24 @@ impl Maintenance {
                     }
                     lost += 1;
                     tracing::error!(blob = %blob.id, %run, size, "a record without its bytes");
+                }
+            }
+        }
+    }
+
+    /// The same for what archives need.
+    async fn find_lost_runs(&self) -> Result<u64> {
+        let mut lost = 0;
+        let mut after = None;
+        loop {
+            let runs = self.core.catalog.archived_runs(after, BATCH).await?;
+            let Some((last, _)) = runs.last() else { return Ok(lost) };
+            after = Some(*last);
+            for (run, size) in runs {
+                let found = self.core.storage.blob_size(run).await?;
+                if found != Some(size) && self.core.catalog.is_archived(&run).await? {
+                    lost += 1;
+                    tracing::error!(%run, size, "an archive without its bytes");
                 }
             }
         }

@@ -245,6 +245,9 @@ pub(super) async fn packs(catalog: &dyn Catalog) {
     let known = [known[0], known[1], known[2], deflated(2, 0, 1000)];
     assert_eq!(catalog.encodings(&ids).await.unwrap(), known, "what is known stays");
     assert!(catalog.is_archived(&blob_id(2)).await.unwrap());
+    let runs = [(blob_id(1), 1000), (blob_id(2), 1000), archive.manifest];
+    assert_eq!(catalog.archived_runs(None, 9).await.unwrap(), runs);
+    assert_eq!(catalog.archived_runs(Some(blob_id(1)), 1).await.unwrap(), runs[1..2]);
     let charged = 2000 + 5 * ENCODING_ROW_BYTES;
     assert_eq!(catalog.pack_bytes().await.unwrap(), charged);
 

@@ -131,3 +131,18 @@ pub(super) fn is_archived(connection: &Connection, run: &BlobId) -> Done<bool> {
     )?;
     Ok(statement.query_row([run.as_bytes()], |row| row.get(0))?)
 }
+
+pub(super) fn runs(connection: &Connection, after: Option<BlobId>, limit: usize) -> Done<Vec<(BlobId, u64)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, size FROM pack WHERE id > ?1 AND size > 0 \
+         UNION ALL SELECT manifest, manifest_bytes FROM archive WHERE manifest > ?1 ORDER BY 1 LIMIT ?2",
+    )?;
+    // The empty byte string is below every id.
+    let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
+    let mut found = statement.query(params![after, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let mut runs = Vec::new();
+    while let Some(row) = found.next()? {
+        runs.push((blob_id(row, 0)?, number(row, 1)?));
+    }
+    Ok(runs)
+}

@@ -505,6 +505,10 @@ impl ArchiveCatalog for SqliteCatalog {
         self.long("pack_bytes", |c| encodings::charged(c)).await
     }
 
+    async fn archived_runs(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<(BlobId, u64)>> {
+        self.long("archived_runs", move |c| encodings::runs(c, after, limit)).await
+    }
+
     async fn is_archived(&self, run: &BlobId) -> Result<bool> {
         self.point("is_archived", |c| encodings::is_archived(c, run)).await
     }

@@ -9,7 +9,9 @@ use carrack_domain::{BlobId, Code, Error, Result, UploadId};
 use carrack_storage::Form;
 use carrack_zip::Manifest;
 use std::collections::HashMap;
+use std::io::{self, Read};
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 const MAGIC: &[u8; 8] = b"carrackA";
 
@@ -26,20 +28,56 @@ pub(super) async fn keep(core: &Core, layout: &Arc<ZipLayout>) -> Result<(BlobId
     Ok((run, size))
 }
 
-/// Reads a layout that was kept; `data_lost` when it is gone or damaged.
+/// Reads a layout that was kept; `data_lost` when it is gone or damaged. Takes the memory of the layout and of some pieces on
+/// their way.
 pub(super) async fn load(core: &Core, (run, size): (BlobId, u64)) -> Result<ZipLayout> {
-    let whole = Extent::Blob { blob: run, size, offset: 0, len: size };
-    let bytes = core.storage.reader(Form::Copied).read(vec![whole]).await?;
-    aside("read an archive", move || {
-        from_bytes(&bytes).ok_or_else(|| {
+    let (sender, receiver) = mpsc::channel(PIECES_WAITING);
+    let feed = async move {
+        let mut reader = core.storage.reader(Form::Copied);
+        let mut offset = 0;
+        while offset < size {
+            let len = PIECE_BYTES.min(size - offset);
+            let bytes = reader.read(vec![Extent::Blob { blob: run, size, offset, len }]).await?;
+            offset += len;
+            if sender.send(bytes).await.is_err() {
+                break; // It is no list of entries: nobody reads on.
+            }
+        }
+        Ok(())
+    };
+    let parse = aside("read an archive", move || {
+        from_reader(Pieced { receiver, current: Bytes::new() }).ok_or_else(|| {
             tracing::error!(%run, "the manifest of an archive is damaged");
             Error::new(
                 Code::DataLost,
                 "The archive's list of entries is damaged. The operator has been alarmed.",
             )
         })
-    })
-    .await
+    });
+    let (fed, parsed): (Result<()>, _) = tokio::join!(feed, parse);
+    fed.and(parsed)
+}
+
+/// Bytes of a run that are read at once, and how many such pieces wait.
+const PIECE_BYTES: u64 = 1 << 20;
+const PIECES_WAITING: usize = 2;
+
+/// Pieces that come from elsewhere, as something to read on a thread that may block.
+struct Pieced {
+    receiver: mpsc::Receiver<Bytes>,
+    current: Bytes,
+}
+
+impl Read for Pieced {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            let Some(next) = self.receiver.blocking_recv() else { return Ok(0) };
+            self.current = next;
+        }
+        let len = buffer.len().min(self.current.len());
+        buffer[..len].copy_from_slice(&self.current.split_to(len));
+        Ok(len)
+    }
 }
 
 /// Runs what takes long for a million entries where it is in nobody's way.
@@ -77,14 +115,21 @@ fn to_bytes(layout: &ZipLayout) -> Vec<u8> {
     out
 }
 
-fn from_bytes(bytes: &[u8]) -> Option<ZipLayout> {
-    let rest = bytes.strip_prefix(MAGIC)?;
-    let (len, rest) = rest.split_first_chunk::<8>()?;
-    let (head, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
-    let (crc, manifest) = rest.split_first_chunk::<4>()?;
-    if crc32fast::hash(head) != u32::from_le_bytes(*crc) {
+fn from_reader(mut reader: impl Read) -> Option<ZipLayout> {
+    let mut array = |bytes: &mut [u8]| reader.read_exact(bytes).ok();
+    let (mut magic, mut len, mut crc) = ([0; 8], [0; 8], [0; 4]);
+    array(&mut magic)?;
+    array(&mut len)?;
+    if magic != *MAGIC {
         return None;
     }
+    let (len, mut head) = (u64::from_le_bytes(len), Vec::new());
+    reader.by_ref().take(len).read_to_end(&mut head).ok()?;
+    reader.read_exact(&mut crc).ok()?;
+    if head.len() as u64 != len || crc32fast::hash(&head) != u32::from_le_bytes(crc) {
+        return None;
+    }
+    let head = &head[..];
     let mut head = Head(head);
     let packs = head.runs()?;
     let count = head.number()?;
@@ -93,7 +138,7 @@ fn from_bytes(bytes: &[u8]) -> Option<ZipLayout> {
         let id = head.id()?;
         pieces.insert(id, Arc::new(Pieces::new(head.runs()?, None)));
     }
-    let manifest = Manifest::from_bytes(manifest).ok()?;
+    let manifest = Manifest::read(reader).ok()?;
     let layout = ZipLayout { manifest, pieces, packs };
     (0..layout.manifest.entries()).all(|entry| is_sound(&layout, entry)).then_some(layout)
 }

@@ -8,16 +8,19 @@ use super::columns::{Columns, DEFLATED};
 use super::{Manifest, ZipError};
 use crate::LAYOUT_VERSION;
 use crate::record::MARK32;
+use std::io::Read;
 
 const MAGIC: &[u8; 8] = b"carrackM";
 const HEAD: usize = 8 + 4 + 4 + 8 + 8 + 8 + 4;
+/// Bytes that are read at once.
+const CHUNK: usize = 64 << 10;
 /// The column of compressed sizes is there.
 const HAS_PACKED: u32 = 1;
 /// The column of digests is there.
 const HAS_DIGESTS: u32 = 2;
 
 impl Manifest {
-    /// The manifest as bytes, for [`Manifest::from_bytes`].
+    /// The manifest as bytes, for [`Manifest::read`].
     pub fn to_bytes(&self) -> Vec<u8> {
         let columns = &self.columns;
         let mut flags = if columns.packed.is_empty() { 0 } else { HAS_PACKED };
@@ -46,63 +49,82 @@ impl Manifest {
         out
     }
 
-    /// Reads what [`Manifest::to_bytes`] wrote: the same archive, byte for byte.
+    /// Reads what [`Manifest::to_bytes`] wrote: the same archive, byte for byte. Takes no more memory than the manifest.
     ///
     /// # Errors
     /// [`ZipError::Unreadable`] if the bytes are not whole, or were written for another [`LAYOUT_VERSION`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Manifest, ZipError> {
-        read(bytes).ok_or(ZipError::Unreadable)
+    pub fn read(reader: impl Read) -> Result<Manifest, ZipError> {
+        read(reader).ok_or(ZipError::Unreadable)
     }
 }
 
-/// Takes bytes from the front.
-struct Rest<'a>(&'a [u8]);
+/// Takes bytes from the front, and sums them up.
+struct Source<R> {
+    reader: R,
+    crc: crc32fast::Hasher,
+    buffer: Vec<u8>,
+}
 
-impl<'a> Rest<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(taken)
+impl<R: Read> Source<R> {
+    fn fill(&mut self, bytes: &mut [u8]) -> Option<()> {
+        self.reader.read_exact(bytes).ok()?;
+        self.crc.update(bytes);
+        Some(())
     }
 
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Some(bytes)
     }
 
-    fn column<const N: usize, T>(&mut self, entries: usize, value: impl Fn([u8; N]) -> T) -> Option<Vec<T>> {
-        let (values, _) = self.take(entries.checked_mul(N)?)?.as_chunks::<N>();
-        Some(values.iter().map(|bytes| value(*bytes)).collect())
+    /// Values of `N` bytes each. A number of them that memory has no room for is an error, not the end of the process.
+    fn column<const N: usize, T>(&mut self, values: usize, value: impl Fn([u8; N]) -> T) -> Option<Vec<T>> {
+        let mut column = Vec::new();
+        column.try_reserve_exact(values).ok()?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while column.len() < values {
+            buffer.resize((values - column.len()).min(CHUNK / N) * N, 0);
+            self.fill(&mut buffer)?;
+            column.extend(buffer.as_chunks::<N>().0.iter().map(|bytes| value(*bytes)));
+        }
+        self.buffer = buffer;
+        Some(column)
+    }
+
+    fn text(&mut self, len: usize) -> Option<String> {
+        String::from_utf8(self.column(len, |[byte]: [u8; 1]| byte)?).ok()
     }
 }
 
-fn read(bytes: &[u8]) -> Option<Manifest> {
-    let (body, crc) = bytes.split_last_chunk::<4>()?;
-    let mut rest = Rest(body);
-    let known = rest.array::<8>()? == *MAGIC && rest.array::<4>()? == LAYOUT_VERSION.to_le_bytes();
-    if !known || crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+fn read(reader: impl Read) -> Option<Manifest> {
+    let mut source = Source { reader, crc: crc32fast::Hasher::new(), buffer: Vec::new() };
+    if source.array::<8>()? != *MAGIC || source.array::<4>()? != LAYOUT_VERSION.to_le_bytes() {
         return None;
     }
-    let flags = u32::from_le_bytes(rest.array()?);
-    let entries = usize::try_from(u64::from_le_bytes(rest.array()?)).ok()?;
-    let names_len = usize::try_from(u64::from_le_bytes(rest.array()?)).ok()?;
-    let modified = i64::from_le_bytes(rest.array()?);
-    let etag_len = u32::from_le_bytes(rest.array()?) as usize;
-    let etag = std::str::from_utf8(rest.take(etag_len)?).ok()?.to_owned();
-    let names = std::str::from_utf8(rest.take(names_len)?).ok()?.to_owned();
+    let flags = u32::from_le_bytes(source.array()?);
+    let entries = usize::try_from(u64::from_le_bytes(source.array()?)).ok()?;
+    let names_len = usize::try_from(u64::from_le_bytes(source.array()?)).ok()?;
+    let modified = i64::from_le_bytes(source.array()?);
+    let etag_len = u32::from_le_bytes(source.array()?) as usize;
+    let etag = source.text(etag_len)?;
+    let names = source.text(names_len)?;
     let columns = Columns {
         names,
-        name_ends: rest.column(entries, u32::from_le_bytes)?,
-        sizes: rest.column(entries, u64::from_le_bytes)?,
-        packed: rest.column(if flags & HAS_PACKED == 0 { 0 } else { entries }, u64::from_le_bytes)?,
-        crcs: rest.column(entries, u32::from_le_bytes)?,
-        times: rest.column(entries, i64::from_le_bytes)?,
-        contents: rest.column(entries, |id: [u8; 16]| id)?,
+        name_ends: source.column(entries, u32::from_le_bytes)?,
+        sizes: source.column(entries, u64::from_le_bytes)?,
+        packed: source.column(if flags & HAS_PACKED == 0 { 0 } else { entries }, u64::from_le_bytes)?,
+        crcs: source.column(entries, u32::from_le_bytes)?,
+        times: source.column(entries, i64::from_le_bytes)?,
+        contents: source.column(entries, |id: [u8; 16]| id)?,
         digests: match flags & HAS_DIGESTS {
             0 => None,
-            _ => Some(rest.column(entries, |digest: [u8; 32]| digest)?),
+            _ => Some(source.column(entries, |digest: [u8; 32]| digest)?),
         },
     };
-    if entries == 0 || !rest.0.is_empty() || !is_sound(&columns) {
+    let sum = source.crc.clone().finalize();
+    let whole = u32::from_le_bytes(source.array()?) == sum && source.reader.read(&mut [0]).ok()? == 0;
+    if !whole || entries == 0 || !is_sound(&columns) {
         return None;
     }
     Manifest::laid_out(columns, etag, modified).ok()
@@ -161,7 +183,7 @@ mod tests {
     fn the_same_archive_comes_back() {
         for (deflated, digests) in [(false, false), (true, false), (false, true), (true, true)] {
             let made = made(deflated, digests);
-            let back = Manifest::from_bytes(&made.to_bytes()).unwrap();
+            let back = Manifest::read(&made.to_bytes()[..]).unwrap();
             assert_eq!(
                 (back.len(), back.etag(), back.modified()),
                 (made.len(), made.etag(), made.modified())
@@ -184,8 +206,8 @@ mod tests {
         for at in (0..bytes.len()).step_by(7) {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;
-            assert_eq!(Manifest::from_bytes(&damaged).unwrap_err(), ZipError::Unreadable, "byte {at}");
-            assert_eq!(Manifest::from_bytes(&bytes[..at]).unwrap_err(), ZipError::Unreadable, "cut at {at}");
+            assert_eq!(Manifest::read(&damaged[..]).unwrap_err(), ZipError::Unreadable, "byte {at}");
+            assert_eq!(Manifest::read(&bytes[..at]).unwrap_err(), ZipError::Unreadable, "cut at {at}");
         }
     }
 
@@ -200,7 +222,7 @@ mod tests {
                 let end = lie.len() - 4;
                 let crc = crc32fast::hash(&lie[..end]);
                 lie[end..].copy_from_slice(&crc.to_le_bytes());
-                if let Ok(archive) = Manifest::from_bytes(&lie) {
+                if let Ok(archive) = Manifest::read(&lie[..]) {
                     assert!(archive.piece_at(archive.len() - 1).is_some());
                 }
             }
