@@ -126,7 +126,7 @@ impl Archives {
         if let Some(layout) = self.manifests.get(&key) {
             return Ok(layout);
         }
-        let _turn = self.planning.lock().await;
+        let _turn = self.loading.lock().await;
         if let Some(layout) = self.manifests.get(&key) {
             return Ok(layout);
         }

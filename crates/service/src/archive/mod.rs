@@ -60,6 +60,8 @@ pub struct Archives {
     manifests: Arc<Manifests>,
     /// One manifest is laid out at a time: the many connections of one download wait for the first one's work.
     planning: Arc<tokio::sync::Mutex<()>>,
+    /// The same for manifests that were laid out before and are read again.
+    loading: tokio::sync::Mutex<()>,
     desk: Arc<Desk>,
     pool: Arc<Pool>,
 }
@@ -71,7 +73,14 @@ impl Archives {
         desk: Arc<Desk>,
         pool: Arc<Pool>,
     ) -> Archives {
-        Archives { core, manifests, planning: Arc::default(), desk, pool }
+        Archives {
+            core,
+            manifests,
+            planning: Arc::default(),
+            loading: tokio::sync::Mutex::default(),
+            desk,
+            pool,
+        }
     }
 
     /// The ZIP of a selection, stored, its bytes in the form that the connection can send. The same files make the same bytes, every time and everywhere.

@@ -85,26 +85,30 @@ pub(super) fn deflate(
     pool: Arc<Pool>,
     layout: Arc<ZipLayout>,
     entries: impl Iterator<Item = (usize, u64)> + Send + 'static,
-) -> impl Stream<Item = std::result::Result<Vec<Deflated>, (usize, Error)>> + Send {
+) -> impl Stream<Item = std::result::Result<Vec<Deflated>, Fault>> + Send {
     let width = pool.width();
     stream::iter(units(entries))
         .map(move |unit| {
             let (core, pool, layout) = (core.clone(), pool.clone(), layout.clone());
-            async move {
-                let entry = unit[0].entry;
-                one(&core, &pool, &layout, unit).await.map_err(|error| (entry, error))
-            }
+            async move { one(&core, &pool, &layout, unit).await }
         })
         .buffered(width)
 }
 
-async fn one(core: &Core, pool: &Pool, layout: &ZipLayout, unit: Vec<Part>) -> Result<Vec<Deflated>> {
-    let mut extents = Vec::new();
-    for part in &unit {
-        extents.extend(extents_of(layout, part.entry, part.offset, part.len)?);
-    }
-    let bytes = read(core, extents).await?;
-    pool.run(move |deflater| {
+type Fault = (usize, Error);
+
+async fn one(
+    core: &Core,
+    pool: &Pool,
+    layout: &ZipLayout,
+    unit: Vec<Part>,
+) -> std::result::Result<Vec<Deflated>, Fault> {
+    let entry = unit[0].entry;
+    let bytes = match contents(core, layout, &unit).await {
+        Ok(bytes) => bytes,
+        Err(error) => return Err(culprit(core, layout, &unit, error).await),
+    };
+    let deflated = pool.run(move |deflater| {
         let mut at = 0;
         let parts = unit.into_iter().map(|part| {
             let content = &bytes[at..at + part.len as usize];
@@ -113,9 +117,28 @@ async fn one(core: &Core, pool: &Pool, layout: &ZipLayout, unit: Vec<Part>) -> R
             deflater.block(content, part.last, &mut out).map_err(super::plan::refused)?;
             Ok(Deflated { entry: part.entry, content: part.len, bytes: out, last: part.last })
         });
-        parts.collect()
-    })
-    .await?
+        parts.collect::<Result<Vec<Deflated>>>()
+    });
+    deflated.await.and_then(|deflated| deflated).map_err(|error| (entry, error))
+}
+
+/// The contents of a unit, one after the other.
+async fn contents(core: &Core, layout: &ZipLayout, unit: &[Part]) -> Result<Bytes> {
+    let mut extents = Vec::new();
+    for part in unit {
+        extents.extend(extents_of(layout, part.entry, part.offset, part.len)?);
+    }
+    read(core, extents).await
+}
+
+/// Which of several contents could not be read: they were read together.
+async fn culprit(core: &Core, layout: &ZipLayout, unit: &[Part], error: Error) -> Fault {
+    for part in unit {
+        if let Err(error) = contents(core, layout, std::slice::from_ref(part)).await {
+            return (part.entry, error);
+        }
+    }
+    (unit[0].entry, error)
 }
 
 fn extents_of(

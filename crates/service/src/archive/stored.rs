@@ -179,3 +179,67 @@ impl Head<'_> {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carrack_zip::{ManifestBuilder, Method, NewEntry};
+
+    fn layout() -> ZipLayout {
+        let id = |n| BlobId::from_bytes([n; 16]);
+        let mut builder = ManifestBuilder::new();
+        let stored = NewEntry {
+            name: "pieces",
+            size: 30,
+            compressed: 30,
+            crc32: 1,
+            method: Method::Store,
+            modified: 0,
+            content: [9; 16],
+            stream: [0; 16],
+            digest: [0; 32],
+        };
+        builder.push(stored).unwrap();
+        let content = Place { pack: 1, offset: 70 }.to_content();
+        let deflated =
+            NewEntry { name: "packed", compressed: 20, method: Method::Deflate, content, ..stored };
+        builder.push(deflated).unwrap();
+        ZipLayout {
+            manifest: builder.finish().unwrap(),
+            pieces: HashMap::from([([9; 16], Arc::new(Pieces::new([(id(1), 10), (id(2), 20)], None)))]),
+            packs: vec![(id(3), 5), (id(4), 90)],
+        }
+    }
+
+    #[test]
+    fn the_same_layout_comes_back() {
+        use carrack_domain::rope::Layout;
+        let made = layout();
+        let back = from_reader(&to_bytes(&made)[..]).unwrap();
+        assert_eq!((back.len(), &back.packs), (made.len(), &made.packs));
+        let (mut at, mut blobs) = (0, Vec::new());
+        while let Some(extent) = made.extent_at(at) {
+            assert_eq!(back.extent_at(at).as_ref(), Some(&extent));
+            at += extent.len();
+            if let Extent::Blob { blob, offset, len, .. } = extent {
+                blobs.push((blob.as_bytes()[0], offset, len));
+            }
+        }
+        assert_eq!(blobs, [(1, 0, 10), (2, 0, 20), (4, 70, 20)]);
+        assert!(back.needs(BlobId::from_bytes([9; 16])) && back.needs(BlobId::from_bytes([3; 16])));
+    }
+
+    #[test]
+    fn damage_is_no_layout() {
+        let bytes = to_bytes(&layout());
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 4;
+            assert!(from_reader(&damaged[..]).is_none(), "byte {at}");
+            assert!(from_reader(&bytes[..at]).is_none(), "cut at {at}");
+        }
+        let mut outside = layout();
+        outside.packs[1].1 = 89;
+        assert!(from_reader(&to_bytes(&outside)[..]).is_none(), "an entry beyond its pack");
+    }
+}

@@ -49,9 +49,9 @@ async fn paused_resumed_cancelled() {
 async fn a_lasting_fault_names_the_entry() {
     let server = setup().start();
     put(&server, "w/a", text(100_000, 1)).await;
-    put(&server, "w/b", text(2_000_000, 2)).await;
+    put(&server, "w/b", text(200_000, 2)).await;
     let blob = crate::operations::disk::blobs(&server.data);
-    let lost = blob.iter().find(|path| std::fs::metadata(path).unwrap().len() == 2_000_000).unwrap();
+    let lost = blob.iter().find(|path| std::fs::metadata(path).unwrap().len() == 200_000).unwrap();
     std::fs::remove_file(lost).unwrap();
     let archive = made(&server, &below("w/", "deflate")).await;
     let deadline = std::time::Instant::now() + super::SOON;
