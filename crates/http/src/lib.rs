@@ -3,6 +3,7 @@
 //! [`routes::ROUTES`] declares every route with the action it needs; [`pipeline`] runs each request through the same
 //! steps: trace id, credentials, handler, error rendering, metrics. A resource has one file.
 
+mod archives;
 mod body;
 mod buckets;
 mod call;
@@ -12,6 +13,7 @@ mod cors;
 mod digests;
 mod disposition;
 mod files;
+mod live;
 pub mod metrics;
 mod openapi;
 mod pipeline;
@@ -23,6 +25,7 @@ mod routes;
 mod system;
 mod tus;
 mod uploads;
+mod ws;
 mod zip;
 
 use carrack_domain::{Entropy, TraceId};
@@ -30,6 +33,7 @@ use carrack_service::Service;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio_util::task::TaskTracker;
 
 pub use cors::Cors;
 pub use openapi::document as openapi_document;
@@ -52,6 +56,8 @@ pub struct App {
     pub idle_timeout: Duration,
     /// Headers of hot files.
     pub representations: Representations,
+    /// Owns what goes on after its answer, such as WebSockets; awaited at shutdown.
+    pub tasks: TaskTracker,
     /// Renders the metrics in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
 }
