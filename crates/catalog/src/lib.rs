@@ -8,6 +8,7 @@
 //! replaced or deleted leaves its blob in [`Catalog::unreferenced_blobs`] until its bytes are gone and
 //! [`Catalog::forget_blob`] is called.
 
+mod archives;
 pub mod conformance;
 pub mod metrics;
 mod sqlite;
@@ -16,13 +17,14 @@ use async_trait::async_trait;
 use carrack_domain::access::FileRef;
 use carrack_domain::digest::Piece;
 use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
-use carrack_domain::link::{Claim, Link};
+use carrack_domain::link::{Link, LinkClaim};
 use carrack_domain::token::Token;
 use carrack_domain::upload::{StoredExtent, Target, Upload};
 use carrack_domain::{
     BlobId, BucketName, ClaimId, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId, UploadId,
 };
 
+pub use archives::{ArchiveCatalog, Claim, ENCODING_ROW_BYTES, Encoding, NewPack};
 pub use sqlite::{OpenError, SqliteCatalog, SqliteOptions};
 
 /// Whether a method made something or found it there.
@@ -165,7 +167,7 @@ pub struct ChunkList {
 
 /// See the module's documentation.
 #[async_trait]
-pub trait Catalog: Send + Sync + 'static {
+pub trait Catalog: ArchiveCatalog + Send + Sync + 'static {
     /// Makes a bucket, or sets all of this for one that is there.
     async fn put_bucket(
         &self,
@@ -298,7 +300,8 @@ pub trait Catalog: Send + Sync + 'static {
     /// Whether an upload is recorded under this id, in any state: a stage without a record is left over.
     async fn has_upload(&self, id: &UploadId) -> Result<bool>;
 
-    /// Blobs that nothing points at and whose bytes are to be deleted, at most `limit`, skipping those in `skip`.
+    /// Blobs that nothing points at, which no archive holds, and whose bytes are to be deleted, at most `limit`, skipping
+    /// those in `skip`.
     async fn unreferenced_blobs(&self, skip: &[BlobId], limit: usize) -> Result<Vec<BlobId>>;
 
     /// Forgets an unreferenced blob whose bytes are gone. Nothing when it is referenced or unknown.
@@ -310,7 +313,8 @@ pub trait Catalog: Send + Sync + 'static {
     /// Referenced blobs after `after` in byte order of their ids, at most `limit`: for reconciling with storage.
     async fn blobs(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<Blob>>;
 
-    /// Whether a run of bytes in storage belongs to a blob: it has the blob's name, or is one of its pieces.
+    /// Whether a run of bytes in storage belongs to a blob: it has the blob's name, or is one of its pieces. Other runs
+    /// belong to archives, see [`ArchiveCatalog::is_archived`].
     async fn is_stored(&self, run: &BlobId) -> Result<bool>;
 
     /// The chunk list of a blob if it was computed before.
@@ -361,16 +365,16 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// Takes one use of a link and, with `claim`, records it as that. Of as many as come at once exactly as many succeed as
     /// there are uses left. `link_not_found`, `link_revoked`, `link_expired`, `link_used`.
-    async fn use_link(&self, id: &LinkId, claim: Option<&Claim>, now: Timestamp) -> Result<()>;
+    async fn use_link(&self, id: &LinkId, claim: Option<&LinkClaim>, now: Timestamp) -> Result<()>;
 
     /// A claim of a link, in whatever state; `link_used` when there is none (any more).
-    async fn claim(&self, link: &LinkId, id: &ClaimId) -> Result<Claim>;
+    async fn claim(&self, link: &LinkId, id: &ClaimId) -> Result<LinkClaim>;
 
     /// The claims of a link, newest first, at most `limit`.
-    async fn claims(&self, link: &LinkId, limit: usize) -> Result<Vec<Claim>>;
+    async fn claims(&self, link: &LinkId, limit: usize) -> Result<Vec<LinkClaim>>;
 
     /// Notes how far a claim is; nothing when it is gone.
-    async fn save_claim(&self, claim: &Claim) -> Result<()>;
+    async fn save_claim(&self, claim: &LinkClaim) -> Result<()>;
 
     /// Deletes claims past their deadline at `now`, and links that expired before `before`.
     async fn expire_links(&self, now: Timestamp, before: Timestamp) -> Result<()>;

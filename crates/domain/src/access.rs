@@ -299,6 +299,8 @@ permissions! {
     UseUploads(()) = Write, |_| None;
     /// Use links of one's own; each is checked against its owner besides.
     UseLinks(()) = Share, |_| None;
+    /// Use archives of one's own; each is checked against its owner besides.
+    UseArchives(()) = Archive, |_| None;
     /// See the buckets there are; those that the caller may not know of are left out.
     ListBuckets(()) = List, |_| None;
     /// Make, change or delete a bucket.

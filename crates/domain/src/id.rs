@@ -87,6 +87,10 @@ ids! {
     LinkId;
     /// Names one use of a counted link, and is the way to it.
     ClaimId;
+    /// Names the deflated form of a content: it follows from the content and the compressor, so it is the same everywhere.
+    EncodingId;
+    /// Names an archive, and the job that makes it.
+    ArchiveId;
     /// Ties together what one request did, in logs, problems and the `X-Request-Id` header.
     TraceId;
 }

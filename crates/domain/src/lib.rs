@@ -5,12 +5,14 @@
 //! a strong ETag and extents that can be sliced at any byte.
 
 pub mod access;
+pub mod archive;
 pub mod clock;
 pub mod digest;
 pub mod error;
 pub mod etag;
 pub mod file;
 pub mod id;
+pub mod job;
 pub mod key;
 pub mod link;
 pub mod policy;
@@ -24,7 +26,7 @@ pub use access::{Action, Grant, Identity, Policies, Principal, Role};
 pub use clock::{Clock, Entropy, Timestamp};
 pub use error::{Code, Error, Result};
 pub use etag::ETag;
-pub use id::{BlobId, ClaimId, LinkId, TokenId, TraceId, UploadId};
+pub use id::{ArchiveId, BlobId, ClaimId, EncodingId, LinkId, TokenId, TraceId, UploadId};
 pub use key::{BucketName, Key, KeyPrefix};
 pub use policy::{Circumstances, Policy};
 pub use range::ByteRange;

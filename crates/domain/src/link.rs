@@ -61,7 +61,7 @@ pub struct Link {
 
 /// One use of a counted link: everything sent under it is one download, however often it is resumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub struct LinkClaim {
     /// Its unguessable name.
     pub id: ClaimId,
     /// Of which link.
@@ -82,10 +82,10 @@ pub struct Claim {
     pub done_at: Option<Timestamp>,
 }
 
-impl Claim {
+impl LinkClaim {
     /// A use that begins now.
-    pub fn new(id: ClaimId, link: LinkId, address: Option<IpAddr>, now: Timestamp) -> Claim {
-        Claim {
+    pub fn new(id: ClaimId, link: LinkId, address: Option<IpAddr>, now: Timestamp) -> LinkClaim {
+        LinkClaim {
             id,
             link,
             address,
@@ -157,9 +157,9 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn claim() -> Claim {
+    fn claim() -> LinkClaim {
         let now = Timestamp::from_millis(0);
-        Claim::new(ClaimId::from_bytes([1; 16]), LinkId::from_bytes([2; 16]), None, now)
+        LinkClaim::new(ClaimId::from_bytes([1; 16]), LinkId::from_bytes([2; 16]), None, now)
     }
 
     fn at(seconds: i64) -> Timestamp {

@@ -13,9 +13,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use carrack_domain::access::{FileRef, PrefixRef};
 use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::Metadata;
-use carrack_domain::{BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
+use carrack_domain::{ArchiveId, BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
 use carrack_service::download::Form;
 use carrack_service::pace::{Pace, paced};
+use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub(crate) struct Call {
     pub(crate) saved_as: Option<String>,
     /// The rate that a signed URL is bound to.
     pub(crate) pace: Option<Arc<Pace>>,
+    /// The connection beneath, for who speaks something else on it after the answer.
+    pub(crate) upgrade: Option<OnUpgrade>,
     uri: Uri,
     matched: Option<MatchedPath>,
     path: Option<RawPathParams>,
@@ -64,12 +67,14 @@ impl Call {
             }
         };
         let (saved_as, pace) = caller.signed.map_or((None, None), |signed| (signed.filename, signed.pace));
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
         let matched = parts.extensions.remove::<MatchedPath>();
         let query = parse_query(parts.uri.query().unwrap_or(""))?;
         let recognised = parts.extensions.get::<carrack_mapped::Recognised>().is_some();
         let form = if recognised { Form::Mapped } else { Form::Copied };
         Ok(Call {
             app,
+            upgrade,
             matched,
             uri: parts.uri,
             principal: caller.principal,
@@ -138,6 +143,12 @@ impl Call {
         credentials::refuse_other_sites(&self.method, &self.uri, &self.headers)
     }
 
+    /// `{id}` of the path; a spelling that no id has is `archive_not_found` like any unknown one.
+    pub(crate) fn archive_id(&self) -> Result<ArchiveId> {
+        ArchiveId::parse(self.param("id"))
+            .ok_or_else(|| Error::new(Code::ArchiveNotFound, "There is no such archive."))
+    }
+
     /// `{number}` of the path.
     pub(crate) fn part_number(&self) -> Result<u64> {
         let text = self.param("number");
@@ -183,7 +194,12 @@ impl Call {
 
     /// The body as JSON.
     pub(crate) async fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<T> {
-        let bytes = self.body.collect(JSON_BYTES_MAX).await?;
+        self.json_up_to(JSON_BYTES_MAX).await
+    }
+
+    /// The same for a body that may be longer than most.
+    pub(crate) async fn json_up_to<T: serde::de::DeserializeOwned>(&mut self, limit: usize) -> Result<T> {
+        let bytes = self.body.collect(limit).await?;
         parse_json(&bytes)
     }
 

@@ -3,6 +3,7 @@
 //! [`routes::ROUTES`] declares every route with the action it needs; [`pipeline`] runs each request through the same
 //! steps: trace id, credentials, handler, error rendering, metrics. A resource has one file.
 
+mod archives;
 mod body;
 mod buckets;
 mod call;
@@ -14,6 +15,7 @@ mod digests;
 mod disposition;
 mod files;
 mod links;
+mod live;
 pub mod metrics;
 mod openapi;
 mod pipeline;
@@ -27,6 +29,7 @@ mod system;
 mod tokens;
 mod tus;
 mod uploads;
+mod ws;
 mod zip;
 
 use carrack_domain::{Entropy, TraceId};
@@ -34,6 +37,7 @@ use carrack_service::Service;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio_util::task::TaskTracker;
 
 pub use cors::Cors;
 pub use credentials::Proxies;
@@ -59,6 +63,8 @@ pub struct App {
     pub idle_timeout: Duration,
     /// Headers of hot files.
     pub representations: Representations,
+    /// Owns what goes on after its answer, such as WebSockets; awaited at shutdown.
+    pub tasks: TaskTracker,
     /// Renders the metrics in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
 }

@@ -19,6 +19,10 @@ use utoipa::{Modify, OpenApi};
         crate::tus::options, crate::tus::options_of_upload, crate::tus::create, crate::tus::head, crate::tus::patch,
         crate::tus::delete, crate::tus::resource,
         crate::zip::get, crate::zip::head,
+        crate::archives::create, crate::archives::list, crate::archives::get, crate::archives::delete,
+        crate::archives::pause, crate::archives::resume, crate::archives::cancel, crate::archives::content,
+        crate::archives::head, crate::live::events,
+        crate::ws::open,
     ),
     modifiers(&Bearer, &OperationIds),
 )]

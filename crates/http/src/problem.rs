@@ -34,7 +34,8 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         | Code::FileNotFound
         | Code::UploadNotFound
         | Code::TokenNotFound
-        | Code::LinkNotFound => StatusCode::NOT_FOUND,
+        | Code::LinkNotFound
+        | Code::ArchiveNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Code::BucketNotEmpty
@@ -43,7 +44,9 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         | Code::OffsetMismatch
         | Code::UploadShape
         | Code::PartConflict
-        | Code::PartsMissing => StatusCode::CONFLICT,
+        | Code::PartsMissing
+        | Code::ArchiveNotReady
+        | Code::InvalidTransition => StatusCode::CONFLICT,
         Code::UploadExpired
         | Code::UrlExpired
         | Code::LinkExpired

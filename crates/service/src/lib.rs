@@ -9,6 +9,7 @@ pub mod download;
 pub mod facts;
 pub mod file;
 pub mod health;
+pub mod job;
 pub mod jwt;
 pub mod keys;
 pub mod link;
@@ -23,6 +24,8 @@ use bytes::Bytes;
 use carrack_catalog::Catalog;
 pub use carrack_catalog::Outcome;
 use carrack_domain::{Clock, Entropy, Result};
+use carrack_state::State;
+pub use carrack_state::Watch;
 use carrack_storage::Storage;
 use std::num::NonZeroU64;
 use std::pin::Pin;
@@ -46,6 +49,12 @@ pub struct Limits {
     pub archive_entries_max: usize,
     /// The most bytes of an archive.
     pub archive_bytes_max: u64,
+    /// How long an archive lives unless the client wishes otherwise.
+    pub archive_ttl: Duration,
+    /// Jobs at once, and threads that deflate.
+    pub archive_workers: usize,
+    /// Bytes of deflated forms that are kept although no archive needs them.
+    pub encodings_quota: u64,
 }
 
 /// What every feature needs.
@@ -56,6 +65,8 @@ pub struct Core {
     pub facts: facts::Facts,
     /// The bytes.
     pub storage: Arc<dyn Storage>,
+    /// What is shared for a short time.
+    pub state: Arc<dyn State>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -97,6 +108,8 @@ pub struct Service {
     pub links: link::Links,
     /// Many files as one.
     pub archives: archive::Archives,
+    /// The workers.
+    pub jobs: Arc<job::Jobs>,
     /// Whether it works.
     pub health: health::Health,
     /// What happens without being asked.
@@ -104,27 +117,33 @@ pub struct Service {
 }
 
 impl Service {
-    /// The product over these rooms.
-    pub fn new(core: Core, access: access::Options) -> Service {
+    /// The product over these rooms; `internal` when threads cannot be started.
+    pub fn new(core: Core, access: access::Options) -> Result<Service> {
         let core = Arc::new(core);
         let access = Arc::new(access::Access::new(core.clone(), access));
+        let desk = Arc::new(job::Desk::default());
+        let workers = core.limits.archive_workers;
+        let pool = Arc::new(archive::Pool::start(workers)?);
+        let work = archive::work(core.clone(), pool.clone());
+        let jobs = Arc::new(job::Jobs::new(core.clone(), desk.clone(), work, workers));
         let manifests = Arc::new(archive::Manifests::default());
         let readings = Arc::new(download::Readings::default());
         let maintenance = maintenance::Maintenance::new(core.clone(), manifests.clone(), readings.clone());
         let maintenance = Arc::new(maintenance);
         let downloads = Arc::new(download::Downloads::new(core.clone(), readings));
         let files = Arc::new(file::Files::new(core.clone(), maintenance.clone()));
-        Service {
+        Ok(Service {
             buckets: bucket::Buckets::new(core.clone(), access.clone()),
             uploads: upload::Uploads::new(core.clone(), maintenance.clone(), files.clone()),
             files,
             links: link::Links::new(core.clone(), access.clone(), downloads.clone()),
             downloads,
             paces: pace::Paces::default(),
-            archives: archive::Archives::new(core.clone(), manifests),
+            archives: archive::Archives::new(core.clone(), manifests, desk, pool),
+            jobs,
             access,
             health: health::Health::new(core),
             maintenance,
-        }
+        })
     }
 }

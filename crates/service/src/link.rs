@@ -11,7 +11,7 @@ use crate::keys::Purpose;
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use carrack_domain::access::{FileRef, ReadFile, ShareFile, UseLinks, authorize};
-use carrack_domain::link::{Claim, Link};
+use carrack_domain::link::{Link, LinkClaim};
 use carrack_domain::policy::{AddressRange, Circumstances};
 use carrack_domain::{ClaimId, Code, Error, Grant, Identity, LinkId, Result, Role, Timestamp};
 use std::collections::HashMap;
@@ -64,12 +64,12 @@ pub struct Links {
 
 /// A claim that is being used.
 struct Live {
-    claim: Mutex<Claim>,
+    claim: Mutex<LinkClaim>,
     size: u64,
 }
 
 impl Live {
-    fn claim(&self) -> MutexGuard<'_, Claim> {
+    fn claim(&self) -> MutexGuard<'_, LinkClaim> {
         self.claim.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -227,7 +227,7 @@ impl Links {
 
     /// Takes one use of a counted link. It is taken for good when this returns.
     pub async fn claim(&self, link: &Link, of: &Circumstances) -> Result<ClaimId> {
-        let claim = Claim::new(ClaimId::generate(&*self.core.entropy), link.id, of.address, of.now);
+        let claim = LinkClaim::new(ClaimId::generate(&*self.core.entropy), link.id, of.address, of.now);
         self.may_still_be_read(link, of)?;
         let core = self.core.clone();
         let work = async move {

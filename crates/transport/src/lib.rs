@@ -210,6 +210,7 @@ where
         }
         Some(Ready::Tls(stream)) => {
             let serving = http1_builder(&protocol).serve_connection(TokioIo::new(*stream), service);
+            let serving = serving.with_upgrades();
             Box::pin(conversation::to_the_end(serving, &exchange, &protocol)).await;
         }
     }

@@ -1,6 +1,6 @@
 use super::*;
 use carrack_domain::file::File;
-use carrack_domain::link::{Claim, Link};
+use carrack_domain::link::{Link, LinkClaim};
 use carrack_domain::policy::AddressRange;
 use carrack_domain::{ClaimId, LinkId, Role};
 
@@ -41,8 +41,8 @@ fn link(number: u8, owner: &str, max_downloads: Option<u64>) -> Link {
     }
 }
 
-fn claim(number: u8, link: u8) -> Claim {
-    Claim::new(claim_id(number), link_id(link), "10.0.0.1".parse().ok(), later(u64::from(number)))
+fn claim(number: u8, link: u8) -> LinkClaim {
+    LinkClaim::new(claim_id(number), link_id(link), "10.0.0.1".parse().ok(), later(u64::from(number)))
 }
 
 pub(super) async fn life(catalog: &dyn Catalog) {

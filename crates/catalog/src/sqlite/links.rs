@@ -2,7 +2,7 @@
 
 use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
-use carrack_domain::link::{Claim, Link};
+use carrack_domain::link::{Link, LinkClaim};
 use carrack_domain::policy::AddressRange;
 use carrack_domain::{ClaimId, Code, Error, LinkId, Role, Timestamp};
 use rusqlite::{Connection, Row, params};
@@ -70,7 +70,7 @@ pub(super) fn revoke(connection: &Connection, id: &LinkId, now: Timestamp) -> Do
 pub(super) fn take_use(
     connection: &Connection,
     id: &LinkId,
-    claim: Option<&Claim>,
+    claim: Option<&LinkClaim>,
     now: Timestamp,
 ) -> Done<()> {
     let taken = connection
@@ -110,7 +110,7 @@ fn refusal(link: &Link, now: Timestamp) -> Error {
     }
 }
 
-pub(super) fn claim(connection: &Connection, link: &LinkId, id: &ClaimId) -> Done<Claim> {
+pub(super) fn claim(connection: &Connection, link: &LinkId, id: &ClaimId) -> Done<LinkClaim> {
     let mut statement =
         connection.prepare_cached(&format!("SELECT {CLAIM} FROM claim WHERE id = ?1 AND link_id = ?2"))?;
     let mut found = statement.query(params![id.as_bytes(), link.as_bytes()])?;
@@ -120,7 +120,7 @@ pub(super) fn claim(connection: &Connection, link: &LinkId, id: &ClaimId) -> Don
     }
 }
 
-pub(super) fn claims(connection: &Connection, link: &LinkId, limit: usize) -> Done<Vec<Claim>> {
+pub(super) fn claims(connection: &Connection, link: &LinkId, limit: usize) -> Done<Vec<LinkClaim>> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {CLAIM} FROM claim WHERE link_id = ?1 ORDER BY created_at DESC, id LIMIT ?2"
     ))?;
@@ -132,7 +132,7 @@ pub(super) fn claims(connection: &Connection, link: &LinkId, limit: usize) -> Do
     Ok(claims)
 }
 
-pub(super) fn save(connection: &Connection, claim: &Claim) -> Done<()> {
+pub(super) fn save(connection: &Connection, claim: &LinkClaim) -> Done<()> {
     connection
         .prepare_cached(
             "UPDATE claim SET sent = ?2, forgiven = ?3, covered = ?4, done_at = ?5 WHERE id = ?1",
@@ -153,7 +153,7 @@ pub(super) fn expire(connection: &Connection, now: Timestamp, before: Timestamp)
     Ok(())
 }
 
-fn covered_text(claim: &Claim) -> Done<String> {
+fn covered_text(claim: &LinkClaim) -> Done<String> {
     Ok(serde_json::to_string(&claim.covered).map_err(|error| Error::internal("write a claim", error))?)
 }
 
@@ -184,10 +184,10 @@ fn link(row: &Row<'_>) -> Done<Link> {
     })
 }
 
-fn one_claim(row: &Row<'_>) -> Done<Claim> {
+fn one_claim(row: &Row<'_>) -> Done<LinkClaim> {
     let address: Option<String> = row.get(2)?;
     let covered: String = row.get(7)?;
-    Ok(Claim {
+    Ok(LinkClaim {
         id: ClaimId::from_bytes(row.get(0)?),
         link: LinkId::from_bytes(row.get(1)?),
         address: address.map(|text| text.parse().map_err(|_| damaged("a claim"))).transpose()?,

@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod archives;
 mod contract;
 mod operations;
 mod server;

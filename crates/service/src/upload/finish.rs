@@ -41,7 +41,8 @@ impl Uploads {
         let maintenance = self.maintenance.clone();
         let work = async move {
             let _turn = claims.queue(Place::Completion(id)).await?;
-            let (file, orphan) = complete(&core, upload, digests).await?;
+            let (file, orphan) = complete(&core, upload.clone(), digests).await?;
+            super::watch::hint(&core, &upload).await;
             if let Some(orphan) = orphan {
                 maintenance.collect(orphan).await;
             }
@@ -72,6 +73,7 @@ pub(super) async fn when_whole(
     let _turn = claims.queue(Place::Completion(id)).await?;
     match complete(core, core.catalog.upload(&id).await?, Vec::new()).await {
         Ok((_, orphan)) => {
+            super::watch::hint(core, upload).await;
             if let Some(orphan) = orphan {
                 maintenance.collect(orphan).await;
             }

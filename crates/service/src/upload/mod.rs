@@ -16,6 +16,7 @@ mod put;
 mod receive;
 mod segment;
 mod session;
+mod watch;
 mod whole;
 
 pub use append::{Append, Checksum, NewAppend, Progress};

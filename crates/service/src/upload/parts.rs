@@ -203,6 +203,7 @@ impl Uploads {
                 Shape::Parts(_) | Shape::Joined { .. } => None,
             };
             core.catalog.delete_upload(&upload.id).await?;
+            super::watch::hint(&core, &upload).await;
             core.storage.discard_stage(upload.id).await?;
             ::metrics::counter!(metrics::UPLOADS, "kind" => kind(&upload), "result" => "deleted")
                 .increment(1);
@@ -272,6 +273,7 @@ impl Part {
         let extent = StoredExtent { blake3: digests.blake3()?, piece: digests.piece };
         let expires_at = self.core.clock.now().after(self.core.limits.upload_ttl);
         self.core.catalog.record_extent(&self.upload.id, &extent, expires_at).await?;
+        super::watch::hint(&self.core, &self.upload).await;
         Ok(self.stored(&extent))
     }
 

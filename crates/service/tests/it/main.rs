@@ -16,6 +16,7 @@ use carrack_service::keys::{KeyRing, Secret};
 use carrack_service::maintenance::Reconciled;
 use carrack_service::upload::Put;
 use carrack_service::{Core, Limits, Service};
+use carrack_state::MemoryState;
 use carrack_storage::{Durability, LocalOptions, LocalStore};
 use futures_util::{FutureExt, stream};
 use std::num::NonZeroU64;
@@ -76,6 +77,7 @@ impl Rooms {
             catalog: catalog.clone(),
             facts: Facts::new(catalog.clone()),
             storage: Arc::new(storage.unwrap()),
+            state: Arc::new(MemoryState::default()),
             clock: clock.clone(),
             entropy: Arc::new(Counting(AtomicU64::new(1))),
             limits: Limits {
@@ -84,10 +86,13 @@ impl Rooms {
                 upload_ttl: Duration::from_secs(60),
                 archive_entries_max: 10,
                 archive_bytes_max: 1 << 30,
+                archive_ttl: Duration::from_secs(60),
+                archive_workers: 1,
+                encodings_quota: 1 << 30,
             },
             tasks: TaskTracker::new(),
         };
-        let service = Service::new(core, access());
+        let service = Service::new(core, access()).unwrap();
         service.buckets.ensure_default().await.unwrap();
         Rooms { service, catalog, clock, folder }
     }
