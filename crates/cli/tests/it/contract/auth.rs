@@ -103,7 +103,11 @@ async fn every_documented_route_is_served() {
         let answer = request.send().await.unwrap();
         assert_ne!(answer.status(), 405, "{method} {path}");
         if answer.status() == 404 && method != Method::HEAD {
-            let code = if path.starts_with("/v1/links/") { "link_not_found" } else { "upload_not_found" };
+            let code = match path.split('/').nth(2) {
+                Some("links") => "link_not_found",
+                Some("archives") => "archive_not_found",
+                _ => "upload_not_found",
+            };
             refused(answer, 404, code).await;
         }
     }
