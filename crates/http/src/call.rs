@@ -13,6 +13,7 @@ use carrack_domain::access::{FileRef, PrefixRef};
 use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::Metadata;
 use carrack_domain::{BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
+use carrack_interim::Interim;
 use carrack_service::download::Form;
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) body: RequestBody,
     /// In which form this connection can send the bytes of blobs.
     pub(crate) form: Form,
+    /// Says interim responses, where the connection can send them.
+    pub(crate) interim: Option<Interim>,
     uri: Uri,
     matched: Option<MatchedPath>,
     path: Option<RawPathParams>,
@@ -56,6 +59,7 @@ impl Call {
         };
         let matched = parts.extensions.remove::<MatchedPath>();
         let query = parse_query(parts.uri.query().unwrap_or(""))?;
+        let interim = parts.extensions.remove::<Interim>();
         let recognised = parts.extensions.get::<carrack_mapped::Recognised>().is_some();
         let form = if recognised { Form::Mapped } else { Form::Copied };
         Ok(Call {
@@ -67,6 +71,7 @@ impl Call {
             headers: parts.headers,
             body,
             form,
+            interim,
             path,
             query,
         })

@@ -18,6 +18,7 @@ mod pipeline;
 mod problem;
 mod render;
 mod representation;
+mod resumable;
 mod rope;
 mod routes;
 mod system;

@@ -207,7 +207,7 @@ fn created(call: &Call, progress: &Progress, with_body: bool) -> Result<Response
 /// The bytes of this request, as they are announced.
 fn append(call: &mut Call, offset: u64, length: Option<u64>) -> Result<Append> {
     let announced = content_length(&call.headers)?;
-    Ok(Append { offset, announced, length, checksum: fields::checksum(call)? })
+    Ok(Append { offset, announced, length, checksum: fields::checksum(call)?, report: None })
 }
 
 /// Where an upload stands. Whoever is writing to it is stopped first.

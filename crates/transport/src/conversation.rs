@@ -5,6 +5,7 @@
 
 use crate::connection::Connection;
 use crate::exchange::{Exchange, Watched};
+use crate::interim::Interposed;
 use crate::{Answers, Content, FIRST_REQUEST_GRACE, Protocol, http1_builder};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -68,13 +69,13 @@ pub(crate) async fn http1<S, B>(
     let mut connection = connection;
     loop {
         // On the heap, so that a parked connection does not go on taking the room of a busy one.
-        let mut serving = Box::pin(builder.serve_connection(TokioIo::new(connection), service.clone()));
+        let mut serving = Box::pin(builder.serve_connection(TokioIo::new(Interposed::new(connection, exchange.clone())), service.clone()));
         match Box::pin(talk(serving.as_mut(), &exchange, &protocol.stop, Some(LOOK))).await {
             Look::Over => return,
             Look::Quiet => {}
         }
         let parts = Pin::into_inner(serving).into_parts();
-        connection = parts.io.into_inner();
+        connection = parts.io.into_inner().into_inner();
         connection.put_back(parts.read_buf);
         let timeout = protocol.header_timeout.saturating_sub(LOOK);
         tokio::select! {

@@ -16,7 +16,7 @@ mod rows;
 mod uploads;
 mod writer;
 
-use crate::{
+use crate::{Announced, 
     Catalog, ChunkList, Committed, Finish, ListQuery, Listing, NewFile, Outcome, Partial, Taken, Visit,
 };
 use async_trait::async_trait;
@@ -244,9 +244,9 @@ impl Catalog for SqliteCatalog {
         self.point("extent", |c| uploads::extent(c, id, offset)).await
     }
 
-    async fn take_over(&self, id: &UploadId, length: Option<u64>) -> Result<Taken> {
+    async fn take_over(&self, id: &UploadId, announced: Option<Announced>) -> Result<Taken> {
         let id = *id;
-        self.write("take_over", move |c| appends::take_over(c, &id, length)).await
+        self.write("take_over", move |c| appends::take_over(c, &id, announced)).await
     }
 
     async fn append(&self, id: &UploadId, epoch: u64, piece: &Piece, expires_at: Timestamp) -> Result<()> {
