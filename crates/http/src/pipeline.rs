@@ -31,7 +31,9 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
     let terms = Terms::of(&app, &request);
     let result = match terms.preflight(&request) {
         Some(response) => Ok(response),
-        None => handle(app.clone(), route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await,
+        None => {
+            handle(app.clone(), route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await
+        }
     };
     let failure = result.as_ref().err().map(|error| (error.code(), error.chain()));
     let mut response = result.unwrap_or_else(|error| terms.render(&app, &error, trace));

@@ -217,7 +217,10 @@ pub(crate) async fn patch(mut call: Call) -> Result<Response> {
     }
     let last = draft.append_completes(&call.headers)?;
     let offset = fields::integer(&call.headers, UPLOAD_OFFSET).ok_or_else(|| {
-        Error::new(Code::InvalidRequest, "Upload-Offset is missing or no number: say where these bytes begin.")
+        Error::new(
+            Code::InvalidRequest,
+            "Upload-Offset is missing or no number: say where these bytes begin.",
+        )
     })?;
     let (id, announced) = (call.upload_id()?, announced(&call)?);
     let length = match fields::length(&call.headers, offset, announced, last) {
@@ -266,7 +269,8 @@ async fn explain(
     if expected == given {
         return Ok(error);
     }
-    let detail = format!("The upload has {expected} bytes, the request begins at {given}: go on at {expected}.");
+    let detail =
+        format!("The upload has {expected} bytes, the request begins at {given}: go on at {expected}.");
     Ok(Error::new(Code::OffsetMismatch, detail).with_fact(Fact::Offset { expected, given }))
 }
 

@@ -224,6 +224,9 @@ pub(crate) async fn head(call: Call) -> Result<Response> {
     dialect::check_version(&call)?;
     let grant = authorize::<UseUploads>(&call.principal, ())?;
     let progress = call.app.service.uploads.progress(&grant, call.upload_id()?).await?;
+    if progress.upload.told {
+        return Err(Error::new(Code::UploadNotFound, "There is no such upload: this one goes on elsewhere."));
+    }
     let mut response = render::empty(StatusCode::OK);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

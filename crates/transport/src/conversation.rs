@@ -69,7 +69,11 @@ pub(crate) async fn http1<S, B>(
     let mut connection = connection;
     loop {
         // On the heap, so that a parked connection does not go on taking the room of a busy one.
-        let mut serving = Box::pin(builder.serve_connection(TokioIo::new(Interposed::new(connection, exchange.clone())), service.clone()));
+        let mut serving =
+            Box::pin(builder.serve_connection(
+                TokioIo::new(Interposed::new(connection, exchange.clone())),
+                service.clone(),
+            ));
         match Box::pin(talk(serving.as_mut(), &exchange, &protocol.stop, Some(LOOK))).await {
             Look::Over => return,
             Look::Quiet => {}

@@ -164,7 +164,11 @@ pub(super) async fn quota_of_what_grows(catalog: &dyn Catalog) {
     catalog.append(&up.id, taken.epoch, &extent(0, 60, 1).piece, later(1)).await.unwrap();
     let more = catalog.append(&up.id, taken.epoch, &extent(60, 41, 1).piece, later(1)).await;
     assert_code(more, Code::QuotaExceeded, "append");
-    assert_code(catalog.take_over(&up.id, said(60, 101)).await, Code::QuotaExceeded, "a length beyond the quota");
+    assert_code(
+        catalog.take_over(&up.id, said(60, 101)).await,
+        Code::QuotaExceeded,
+        "a length beyond the quota",
+    );
     assert_eq!(account(catalog, &name).await, (0, 60, 0), "nothing has changed");
     catalog
         .append(&up.id, taken.epoch, &extent(60, 40, 1).piece, later(1))

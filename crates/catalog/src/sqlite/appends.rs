@@ -11,11 +11,7 @@ use carrack_domain::upload::{Shape, StoredExtent, UploadState};
 use carrack_domain::{BucketName, Code, Error, Timestamp, UploadId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-pub(super) fn take_over(
-    connection: &Connection,
-    id: &UploadId,
-    announced: Option<Announced>,
-) -> Done<Taken> {
+pub(super) fn take_over(connection: &Connection, id: &UploadId, announced: Option<Announced>) -> Done<Taken> {
     let mut upload = uploads::get(connection, id)?;
     let Shape::Append { length: known, partial } = upload.shape else {
         let detail = "This upload takes no bytes in order: it comes in numbered parts, or joins others.";

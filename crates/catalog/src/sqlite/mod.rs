@@ -16,8 +16,9 @@ mod rows;
 mod uploads;
 mod writer;
 
-use crate::{Announced, 
-    Catalog, ChunkList, Committed, Finish, ListQuery, Listing, NewFile, Outcome, Partial, Taken, Visit,
+use crate::{
+    Announced, Catalog, ChunkList, Committed, Finish, ListQuery, Listing, NewFile, Outcome, Partial, Taken,
+    Visit,
 };
 use async_trait::async_trait;
 use carrack_domain::digest::Piece;

@@ -317,12 +317,7 @@ fn reservation(row: &rusqlite::Row<'_>) -> rusqlite::Result<Reservation> {
 }
 
 /// Notes the file the upload has become. Partial uploads end here: the file has their bytes.
-pub(super) fn complete(
-    connection: &Connection,
-    id: &UploadId,
-    file: &File,
-    outcome: Outcome,
-) -> Done<()> {
+pub(super) fn complete(connection: &Connection, id: &UploadId, file: &File, outcome: Outcome) -> Done<()> {
     let mut statement = connection.prepare_cached(
         "UPDATE upload SET state = 2, blob_id = NULL, file = ?2, \
          length = CASE shape WHEN 3 THEN ?3 ELSE length END WHERE id = ?1",

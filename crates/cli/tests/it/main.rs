@@ -11,6 +11,7 @@
 
 mod contract;
 mod operations;
+mod resumable;
 mod server;
 mod smoke;
 mod tls;

@@ -12,7 +12,8 @@ use carrack_domain::Code;
 pub(crate) fn spoken(request: &Request) -> Option<Draft> {
     let (path, draft) = (request.uri().path(), Draft::of(request.headers()));
     let creates = matches!(*request.method(), Method::PUT | Method::POST) && path.starts_with("/v1/files/");
-    let is_spoken = path.starts_with("/v1/resumable/") || (creates && draft.completes(request.headers()).is_some());
+    let is_spoken =
+        path.starts_with("/v1/resumable/") || (creates && draft.completes(request.headers()).is_some());
     is_spoken.then_some(draft)
 }
 
@@ -38,10 +39,9 @@ impl Draft {
                 "https://iana.org/assignments/http-problem-types#inconsistent-upload-length",
                 "Inconsistent Upload Length Values",
             ),
-            Code::UploadFinished => (
-                "https://iana.org/assignments/http-problem-types#completed-upload",
-                "Upload Is Completed",
-            ),
+            Code::UploadFinished => {
+                ("https://iana.org/assignments/http-problem-types#completed-upload", "Upload Is Completed")
+            }
             _ => return None,
         };
         Some(Kind { uri, title })

@@ -2,7 +2,8 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use carrack_api::headers::{
-    UPLOAD_COMPLETE, UPLOAD_DRAFT_INTEROP_VERSION, UPLOAD_INCOMPLETE, UPLOAD_LENGTH, UPLOAD_LIMIT, UPLOAD_OFFSET,
+    UPLOAD_COMPLETE, UPLOAD_DRAFT_INTEROP_VERSION, UPLOAD_INCOMPLETE, UPLOAD_LENGTH, UPLOAD_LIMIT,
+    UPLOAD_OFFSET,
 };
 use carrack_domain::{Code, Error, Result};
 use std::time::Duration;
@@ -28,7 +29,8 @@ pub(crate) struct Draft {
 
 impl Draft {
     pub(crate) fn of(headers: &HeaderMap) -> Draft {
-        let named = integer(headers, UPLOAD_DRAFT_INTEROP_VERSION).and_then(|version| u8::try_from(version).ok());
+        let named =
+            integer(headers, UPLOAD_DRAFT_INTEROP_VERSION).and_then(|version| u8::try_from(version).ok());
         match named.filter(|version| (OLDEST..=NEWEST).contains(version)) {
             Some(version) => Draft { version, is_named: true },
             None => Draft { version: NEWEST, is_named: false },

@@ -55,7 +55,7 @@ pub struct Append {
     pub length: Option<u64>,
     /// What the bytes must come to.
     pub checksum: Checksum,
-    /// Is told where the upload ends, whenever more of it is stored for good.
+    /// Is told where the upload ends, whenever more of it is stored for good while the body goes on.
     pub report: Option<Report>,
 }
 

@@ -104,6 +104,10 @@ impl Writer {
             let segment = match (recorded, segment) {
                 (Ok(bytes), Ok(segment)) => {
                     self.advance(bytes);
+                    // What comes with the end of the body, the answer tells.
+                    if let Some(report) = self.report.as_mut().filter(|_| bytes > 0) {
+                        report(self.taken.offset);
+                    }
                     segment
                 }
                 (Err(error), Ok(segment)) => {
@@ -137,9 +141,6 @@ impl Writer {
     fn advance(&mut self, bytes: u64) {
         self.taken.offset += bytes;
         self.room -= bytes;
-        if let Some(report) = self.report.as_mut().filter(|_| bytes > 0) {
-            report(self.taken.offset);
-        }
     }
 
     /// Records everything at once, and only when it has its digest.

@@ -19,13 +19,13 @@ struct Pair {
 }
 
 /// An authority of our own, made once, and a certificate for this machine.
-struct Authority {
+pub(crate) struct Authority {
     folder: TempDir,
-    cert: PathBuf,
+    pub(crate) cert: PathBuf,
     pair: Pair,
 }
 
-fn authority() -> &'static Authority {
+pub(crate) fn authority() -> &'static Authority {
     static AUTHORITY: OnceLock<Authority> = OnceLock::new();
     AUTHORITY.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -78,7 +78,7 @@ fn issue(folder: &Path, name: &str, key_kind: &str, validity: &str) -> Pair {
 }
 
 /// Settings for HTTPS with the certificate of the tests.
-fn https() -> Setup {
+pub(crate) fn https() -> Setup {
     let Authority { cert, pair, .. } = authority();
     Setup::new().tls(&pair.cert, &pair.key, cert)
 }

@@ -33,15 +33,15 @@ struct State {
 }
 
 /// Passes on to a server until it is dropped.
-pub(super) struct BadNetwork {
+pub(crate) struct BadNetwork {
     /// `http://127.0.0.1:PORT`.
-    pub(super) base: String,
+    pub(crate) base: String,
     state: Arc<State>,
 }
 
 impl BadNetwork {
     /// Breaks connections `breaks` times, then works.
-    pub(super) fn start(upstream: &str, breaks: usize, seed: usize) -> BadNetwork {
+    pub(crate) fn start(upstream: &str, breaks: usize, seed: usize) -> BadNetwork {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(State {
@@ -67,12 +67,12 @@ impl BadNetwork {
     }
 
     /// Breaks that did not come.
-    pub(super) fn breaks_left(&self) -> usize {
+    pub(crate) fn breaks_left(&self) -> usize {
         self.state.left.load(Ordering::SeqCst)
     }
 
     /// Bytes that clients sent, heads included.
-    pub(super) fn sent(&self) -> usize {
+    pub(crate) fn sent(&self) -> usize {
         self.state.sent.load(Ordering::SeqCst)
     }
 }
