@@ -229,9 +229,9 @@ async fn newer_schema_is_refused() {
     let path = options(directory.path()).path;
     rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let error = refused(directory.path());
-    assert!(matches!(error, OpenError::Newer { found: 7, known: 2, .. }));
+    assert!(matches!(error, OpenError::Newer { found: 7, known: 3, .. }));
     let sentence = format!(
-        "The catalog {} has schema version 7, this carrack knows 2: use the newer binary that wrote it.",
+        "The catalog {} has schema version 7, this carrack knows 3: use the newer binary that wrote it.",
         path.display()
     );
     assert_eq!(Error::from(error).detail(), sentence);
