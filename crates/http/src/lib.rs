@@ -30,8 +30,8 @@ use carrack_domain::{Entropy, TraceId};
 use carrack_service::Service;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
+pub use body::Pace;
 pub use cors::Cors;
 pub use openapi::document as openapi_document;
 pub use representation::Representations;
@@ -49,8 +49,8 @@ pub struct App {
     pub scheme: &'static str,
     /// Which web pages may talk to it.
     pub cors: Cors,
-    /// A request body that brings no byte for so long is given up.
-    pub idle_timeout: Duration,
+    /// How slowly a request's body may come before it is given up.
+    pub pace: Pace,
     /// Headers of hot files.
     pub representations: Representations,
     /// Renders the metrics in Prometheus' text format.

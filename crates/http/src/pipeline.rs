@@ -133,7 +133,7 @@ async fn handle(
     }
     let (parts, body) = request.into_parts();
     let principal = principal(&app, route, &parts.headers)?;
-    let body = RequestBody::new(body, app.idle_timeout, read_to_end);
+    let body = RequestBody::new(body, app.pace, read_to_end);
     let call = Call::new(app, principal, parts, body).await?;
     (route.handler)(call).await
 }

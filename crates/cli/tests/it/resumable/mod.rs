@@ -8,6 +8,7 @@ mod creation;
 mod digests;
 mod interim;
 mod looking;
+mod pace;
 mod pipelined;
 mod versions;
 
@@ -57,7 +58,7 @@ impl Answer {
         self.head.header(name).unwrap_or_else(|| panic!("no {name} in {self:?}"))
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
