@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 /// Runs the whole suite on an empty store.
 pub async fn run(store: Arc<dyn Storage>, entropy: &dyn Entropy) {
     extents_in_any_order_become_a_blob(&*store, entropy).await;
+    large_extents_meet_anywhere(&*store, entropy).await;
     observers_see_every_byte_in_order(&*store, entropy).await;
     publishing_twice_is_fine(&*store, entropy).await;
     small_bodies_are_stored_at_once(&*store, entropy).await;
@@ -39,7 +40,7 @@ fn content(len: usize, seed: u8) -> Bytes {
 async fn write(store: &dyn Storage, stage: UploadId, offset: u64, bytes: &Bytes) {
     let mut writer = store.extent_writer(stage, offset, nobody()).await.unwrap();
     for part in bytes.chunks(1000) {
-        writer.write(vec![bytes.slice_ref(part)]).await.unwrap();
+        writer.write(bytes.slice_ref(part)).await.unwrap();
     }
     writer.finish(Flush::Now).await.unwrap();
 }
@@ -73,6 +74,35 @@ async fn extents_in_any_order_become_a_blob(store: &dyn Storage, entropy: &dyn E
     assert!(listed.iter().any(|(id, _)| *id == blob));
 }
 
+/// Written by several at once, to whom more comes before the last is written, and who wait in between.
+async fn large_extents_meet_anywhere(store: &dyn Storage, entropy: &dyn Entropy) {
+    const CUTS: [usize; 4] = [0, 1_234_567, 1_238_000, 4_500_001];
+    let (stage, blob) = (UploadId::generate(entropy), BlobId::generate(entropy));
+    let bytes = content(CUTS[3], 8);
+    store.create_stage(stage, Some(bytes.len() as u64), StageKind::Session).await.unwrap();
+    let one = async |extent: usize| {
+        let (from, to) = (CUTS[extent], CUTS[extent + 1]);
+        let mut writer = store.extent_writer(stage, from as u64, nobody()).await.unwrap();
+        for (number, part) in bytes[from..to].chunks(300_007).enumerate() {
+            writer.write(bytes.slice_ref(part)).await.unwrap();
+            if number % 3 == 1 {
+                let waited = tokio::time::timeout(std::time::Duration::ZERO, writer.settle()).await;
+                assert!(waited.is_err() || writer.is_settled());
+            }
+            if number % 3 == 2 {
+                writer.settle().await.unwrap();
+                assert!(writer.is_settled());
+            }
+        }
+        writer.finish(Flush::Now).await.unwrap();
+    };
+    tokio::join!(one(2), one(0), one(1));
+    let stored = store.read_stage(stage, 0, bytes.len()).await.unwrap();
+    assert!(stored == bytes, "as it was written");
+    store.publish(stage, blob, bytes.len() as u64).await.unwrap();
+    assert!(store.reader(Form::Copied).read(vec![all(blob, bytes.len())]).await.unwrap() == bytes);
+}
+
 async fn observers_see_every_byte_in_order(store: &dyn Storage, entropy: &dyn Entropy) {
     let stage = UploadId::generate(entropy);
     let bytes = content(50_000, 2);
@@ -81,8 +111,9 @@ async fn observers_see_every_byte_in_order(store: &dyn Storage, entropy: &dyn En
     store.create_stage(stage, None, StageKind::Session).await.unwrap();
     let observer: Observer = Box::new(move |part| sink.lock().unwrap().extend_from_slice(part));
     let mut writer = store.extent_writer(stage, 7, observer).await.unwrap();
-    writer.write(vec![bytes.slice(..10), bytes.slice(10..20_000)]).await.unwrap();
-    writer.write(vec![bytes.slice(20_000..)]).await.unwrap();
+    for part in [bytes.slice(..10), bytes.slice(10..20_000), bytes.slice(20_000..)] {
+        writer.write(part).await.unwrap();
+    }
     writer.finish(Flush::Now).await.unwrap();
     assert_eq!(*seen.lock().unwrap(), bytes);
     assert_eq!(store.read_stage(stage, 17, 30_000).await.unwrap(), bytes[10..30_010]);
@@ -186,7 +217,7 @@ async fn stages_come_and_go(store: &dyn Storage, entropy: &dyn Entropy) {
     assert!(store.create_stage(stage, None, StageKind::Session).await.is_err(), "a stage's name is new");
     assert!(store.stages().await.unwrap().contains(&stage));
     let mut writer = store.extent_writer(stage, 0, nobody()).await.unwrap();
-    writer.write(vec![content(10, 9)]).await.unwrap();
+    writer.write(content(10, 9)).await.unwrap();
     writer.abandon().await;
     store.discard_stage(stage).await.unwrap();
     store.discard_stage(stage).await.unwrap();

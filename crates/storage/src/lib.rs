@@ -57,7 +57,7 @@ pub enum Flush {
     AtPublish,
 }
 
-/// Sees the bytes of an extent in order, on the thread that writes them, where they are warm in the cache.
+/// Sees the bytes of an extent in order, as they are taken, while they are warm in the cache.
 pub type Observer = Box<dyn FnMut(&[u8]) + Send>;
 
 /// See the module's documentation.
@@ -119,8 +119,15 @@ pub trait Storage: Send + Sync + 'static {
 /// Writes one extent. Dropping it leaves what was written so far in the stage, unacknowledged.
 #[async_trait]
 pub trait ExtentWriter: Send {
-    /// Writes the bytes that follow. Returns when they are taken, at most one call's bytes being still under way.
-    async fn write(&mut self, bytes: Vec<Bytes>) -> Result<()>;
+    /// Takes the bytes that follow. Waits only when as many as are written at once are in hand while others are being
+    /// written.
+    async fn write(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Whether all that was taken is written, except for some bytes that wait for the next.
+    fn is_settled(&self) -> bool;
+
+    /// Has what was taken written: for one who waits for more. May be dropped at any time, nothing is lost by that.
+    async fn settle(&mut self) -> Result<()>;
 
     /// Waits until everything is written and, with [`Flush::Now`], as durable as configured. Only then may the
     /// extent be acknowledged.

@@ -3,8 +3,10 @@
 use crate::exchange::Exchange;
 use crate::metrics::{CONNECTION_RECEIVED, CONNECTION_SENT, CONNECTIONS, RECEIVED_BYTES, SENT_BYTES};
 use crate::send;
+use crate::unsent::{PLACES, Unsent};
 use bytes::Bytes;
 use metrics::{Counter, Gauge};
+use socket2::SockRef;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ pub(crate) struct Connection {
     sent: Counter,
     received_here: u64,
     sent_here: u64,
+    unsent: Unsent,
     open: Gauge,
     /// Bytes that were read before and are to be read again.
     unread: Bytes,
@@ -52,6 +55,7 @@ impl Connection {
             sent,
             received_here: 0,
             sent_here: 0,
+            unsent: Unsent::new(&PLACES),
             open,
             unread: Bytes::new(),
             exchange,
@@ -93,6 +97,10 @@ impl Connection {
             sent = *bytes;
             self.sent.increment(sent as u64);
             self.sent_here += sent as u64;
+            if let Some(bound) = self.unsent.count(sent as u64, Instant::now) {
+                // Refused, all stays as it is.
+                let _unchanged = SockRef::from(&self.stream).set_tcp_notsent_lowat(bound);
+            }
         }
         self.exchange.set_busy(sent < offered);
         result

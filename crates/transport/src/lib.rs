@@ -13,6 +13,7 @@ mod interim;
 pub mod metrics;
 mod send;
 mod tls;
+mod unsent;
 
 pub use tls::{OldestVersion, Tls, TlsError, TlsOptions, kernel_offers_tls};
 
@@ -52,8 +53,6 @@ pub struct Options {
 
 /// Bytes of a request's head, and of the buffer an upload is read into.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
-/// Bytes the kernel takes from us before it has sent those it has.
-const UNSENT_BYTES_MAX: u32 = 512 << 10;
 /// Streams of one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 /// Bytes of a stream that wait for the client to open its window; a body's next piece, up to 64 KiB, comes on top.
@@ -252,7 +251,7 @@ async fn stopped(stop: &CancellationToken) {
 /// otherwise hold megabytes of its memory.
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
+    SockRef::from(stream).set_tcp_notsent_lowat(unsent::FEW)
 }
 
 fn http1_builder(protocol: &Protocol) -> http1::Builder {

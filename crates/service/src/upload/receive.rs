@@ -1,16 +1,12 @@
-//! From a body to a writer: gather what has arrived, hand it over, count it.
+//! From a body to a writer: take what has arrived, hand it over, count it.
 
 use super::claims::superseded;
 use crate::{Body, metrics};
 use bytes::{Bytes, BytesMut};
 use carrack_domain::{Code, Error, Result};
 use carrack_storage::ExtentWriter;
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
-
-/// What has arrived is handed to the writer in batches of about this many bytes: at most two batches per upload are
-/// in memory, one being written and one being gathered.
-const BATCH_BYTES: usize = 1 << 20;
 
 /// A body of up to so many bytes is gathered in memory before anything is done with it.
 pub(super) const SMALL_BYTES_MAX: u64 = 32 << 10;
@@ -120,26 +116,31 @@ pub(super) async fn receive(
 ) -> Result<u64> {
     let _counted = InProgress::begin();
     let mut received = 0;
-    let mut batch = Batch::default();
-    loop {
-        let arrived = if batch.is_empty() {
-            next(body, cancelled).await?
-        } else {
-            match batch.more(body, writer).await? {
-                Some(arrived) => arrived,
-                None => continue,
-            }
-        };
-        let Some(arrived) = arrived else { break };
+    while let Some(arrived) = while_settling(writer, next(body, cancelled)).await?? {
         let bytes = arrived?;
         received += bytes.len() as u64;
         expected.check(received)?;
         ::metrics::counter!(metrics::UPLOAD_BYTES).increment(bytes.len() as u64);
-        batch.push(bytes);
+        writer.write(bytes).await?;
     }
-    batch.hand_over(writer).await?;
     expected.check_end(received)?;
     Ok(received)
+}
+
+/// Waits for what comes next while the writer writes what came before.
+pub(super) async fn while_settling<T>(
+    writer: &mut dyn ExtentWriter,
+    coming: impl Future<Output = T>,
+) -> Result<T> {
+    let mut coming = std::pin::pin!(coming);
+    if !writer.is_settled() {
+        tokio::select! {
+            biased;
+            came = &mut coming => return Ok(came),
+            settled = writer.settle() => settled?,
+        }
+    }
+    Ok(coming.await)
 }
 
 /// What comes next of a body, unless a newer request wants the place.
@@ -147,50 +148,5 @@ pub(super) async fn next(body: &mut Body, cancelled: &CancellationToken) -> Resu
     tokio::select! {
         arrived = body.next() => Ok(arrived),
         () = cancelled.cancelled() => Err(superseded()),
-    }
-}
-
-/// Bytes gathered for the writer.
-#[derive(Default)]
-pub(super) struct Batch {
-    parts: Vec<Bytes>,
-    bytes: usize,
-}
-
-impl Batch {
-    pub(super) fn is_empty(&self) -> bool {
-        self.parts.is_empty()
-    }
-
-    pub(super) fn push(&mut self, bytes: Bytes) {
-        if !bytes.is_empty() {
-            self.bytes += bytes.len();
-            self.parts.push(bytes);
-        }
-    }
-
-    /// With bytes in hand: what else is there already, without waiting for it. When that is nothing, or the batch is
-    /// full, it is handed over instead: `None`.
-    pub(super) async fn more(
-        &mut self,
-        body: &mut Body,
-        writer: &mut dyn ExtentWriter,
-    ) -> Result<Option<Option<Result<Bytes>>>> {
-        if self.bytes < BATCH_BYTES
-            && let Some(arrived) = body.next().now_or_never()
-        {
-            return Ok(Some(arrived));
-        }
-        self.hand_over(writer).await?;
-        Ok(None)
-    }
-
-    /// Gives the writer what there is.
-    pub(super) async fn hand_over(&mut self, writer: &mut dyn ExtentWriter) -> Result<()> {
-        self.bytes = 0;
-        match std::mem::take(&mut self.parts) {
-            none if none.is_empty() => Ok(()),
-            parts => writer.write(parts).await,
-        }
     }
 }

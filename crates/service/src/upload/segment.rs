@@ -2,7 +2,7 @@
 
 use super::claims::{Claim, superseded};
 use super::digests::{ExtentHasher, SharedHasher};
-use super::receive::{Batch, InProgress, next};
+use super::receive::{InProgress, next, while_settling};
 use crate::{Body, Core, metrics};
 use bytes::Bytes;
 use carrack_domain::digest::{Algorithm, Piece};
@@ -92,23 +92,14 @@ async fn fill(
     claim: &Claim,
 ) -> Result<(u64, Ended)> {
     let _counted = InProgress::begin();
-    let mut batch = Batch::default();
     let mut bytes = 0;
     let mut due: Option<Instant> = None;
     let mut last_call: Option<Instant> = None;
     let ended = loop {
-        let arrived = if batch.is_empty() {
-            match wait(body, due, claim, &mut last_call).await {
-                Waited::Arrived(arrived) => arrived,
-                Waited::Due => break Ended::Checkpoint,
-                Waited::Displaced(error) => break Ended::Failed(error),
-            }
-        } else {
-            match batch.more(body, writer).await? {
-                Some(arrived) => arrived,
-                None if bounds.checkpoint.is_some_and(|(most, _)| bytes >= most) => break Ended::Checkpoint,
-                None => continue,
-            }
+        let arrived = match while_settling(writer, wait(body, due, claim, &mut last_call)).await? {
+            Waited::Arrived(arrived) => arrived,
+            Waited::Due => break Ended::Checkpoint,
+            Waited::Displaced(error) => break Ended::Failed(error),
         };
         let arrived: Bytes = match arrived {
             None => break Ended::Body,
@@ -121,9 +112,11 @@ async fn fill(
         bytes += arrived.len() as u64;
         ::metrics::counter!(metrics::UPLOAD_BYTES).increment(arrived.len() as u64);
         due = due.or_else(|| bounds.checkpoint.map(|(_, after)| Instant::now() + after));
-        batch.push(arrived);
+        writer.write(arrived).await?;
+        if bounds.checkpoint.is_some_and(|(most, _)| bytes >= most) {
+            break Ended::Checkpoint;
+        }
     };
-    batch.hand_over(writer).await?;
     Ok((bytes, ended))
 }
 

@@ -4,6 +4,7 @@
 //! made and synced when the store is first opened, so publishing a blob never has to make one durable. Names are ids
 //! that were parsed, never text from a client.
 
+mod direct;
 mod group;
 mod read;
 mod sync;
@@ -22,7 +23,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How a [`LocalStore`] is opened.
@@ -71,6 +72,9 @@ struct Inner {
     staging: File,
     syncs: sync::Syncs,
     open_blobs: read::OpenBlobs,
+    buffers: direct::Buffers,
+    /// Whether large batches go past the page cache.
+    writes_direct: AtomicBool,
     /// Bytes that are being allocated at this moment.
     pledged: AtomicU64,
     /// Stages whose fsync failed: the kernel may have dropped dirty pages, so nothing more may be promised of them
@@ -113,6 +117,8 @@ impl LocalStore {
             staging: staging_dir,
             syncs,
             open_blobs: read::OpenBlobs::new(options.open_blobs_max),
+            buffers: direct::Buffers::default(),
+            writes_direct: AtomicBool::new(true),
             pledged: AtomicU64::new(0),
             poisoned: Mutex::new(HashSet::new()),
         })))

@@ -1,18 +1,28 @@
-//! Writing one extent: hash and write on a thread that may block, while the next bytes are received.
+//! Writing one extent: bytes are hashed where they arrive, then written on a thread that may block while the next are
+//! received.
 
-use super::{Inner, failure, lost};
+use super::direct::{DIRECT_BYTES_MIN, Run};
+use super::{Inner, direct, failure, lost};
 use crate::{Durability, ExtentWriter, Flush, Observer};
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use carrack_domain::{Error, Result, UploadId};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::task::JoinHandle;
 
 pub(super) struct LocalWriter {
+    inner: Arc<Inner>,
+    observer: Observer,
     state: State,
+    /// Where the next bytes go.
+    offset: u64,
+    /// The last bytes before that: those that are gathered while others are being written.
+    filling: Option<Run>,
+    /// Or those that do not fill a block yet.
+    rest: Vec<u8>,
 }
 
 enum State {
@@ -26,11 +36,11 @@ enum State {
 struct Sink {
     inner: Arc<Inner>,
     stage: UploadId,
-    file: File,
-    offset: u64,
-    /// Bytes written.
-    bytes: u64,
-    observer: Observer,
+    cached: File,
+    /// Opened with the first direct write.
+    direct: Option<File>,
+    /// Bytes that were left to the page cache.
+    cached_bytes: u64,
 }
 
 impl LocalWriter {
@@ -42,45 +52,110 @@ impl LocalWriter {
     ) -> Result<Box<dyn ExtentWriter>> {
         inner.check_poison(stage)?;
         let path = inner.stage_path(stage);
-        let file = File::options().write(true).open(path).map_err(|error| match error.kind() {
+        let cached = File::options().write(true).open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => lost(format!("stage {stage} is gone")),
             _ => failure("open_stage", error),
         })?;
-        let sink = Sink { inner, stage, file, offset, bytes: 0, observer };
-        Ok(Box::new(LocalWriter { state: State::Idle(Box::new(sink)) }))
+        let sink = Sink { inner: inner.clone(), stage, cached, direct: None, cached_bytes: 0 };
+        let state = State::Idle(Box::new(sink));
+        Ok(Box::new(LocalWriter { inner, observer, state, offset, filling: None, rest: Vec::new() }))
     }
 
-    /// Waits for the write that is under way, if one is.
-    async fn settle(&mut self) -> Result<Box<Sink>> {
-        match std::mem::replace(&mut self.state, State::Broken) {
-            State::Idle(sink) => Ok(sink),
-            State::Busy(task) => match task.await {
-                Ok((sink, result)) => result.map(|()| sink),
-                Err(error) => Err(Error::internal("write task", error)),
-            },
-            State::Broken => Err(Error::broken("a write was tried after one had failed")),
+    /// Waits for the write that is under way, if one is. Cancel-safe.
+    async fn collect(&mut self) -> Result<()> {
+        let written = match &mut self.state {
+            State::Idle(_) => return Ok(()),
+            State::Broken => return Err(Error::broken("a write was tried after one had failed")),
+            State::Busy(task) => task.await,
+        };
+        self.state = State::Broken;
+        let (sink, result) = written.map_err(|error| Error::internal("write task", error))?;
+        result?;
+        self.state = State::Idle(sink);
+        Ok(())
+    }
+
+    /// Has a run written; only when idle.
+    fn start(&mut self, mut run: Run) -> Result<()> {
+        let State::Idle(mut sink) = std::mem::replace(&mut self.state, State::Broken) else {
+            return Err(Error::broken("a write was started during another"));
+        };
+        let direct = run.len() >= DIRECT_BYTES_MIN && self.inner.writes_direct.load(Ordering::Relaxed);
+        if direct {
+            self.rest = run.cut_rest();
+        }
+        self.state = State::Busy(tokio::task::spawn_blocking(move || {
+            let result = crate::metrics::timed("write", || sink.write(&run, direct));
+            (sink, result)
+        }));
+        Ok(())
+    }
+
+    /// Room for the next bytes, behind those that wait for them.
+    async fn run(&mut self) -> Result<Run> {
+        if let Some(run) = self.filling.take() {
+            return Ok(run);
+        }
+        let offset = self.offset - self.rest.len() as u64;
+        let run = self.inner.buffers.run(offset).await;
+        let mut run = run.ok_or_else(|| Error::broken("the buffers for writing are gone"))?;
+        run.push(&std::mem::take(&mut self.rest));
+        Ok(run)
+    }
+
+    async fn written(&mut self) -> Result<()> {
+        loop {
+            self.collect().await?;
+            let Some(run) = self.filling.take() else { return Ok(()) };
+            self.start(run)?;
         }
     }
 }
 
 #[async_trait]
 impl ExtentWriter for LocalWriter {
-    async fn write(&mut self, bytes: Vec<Bytes>) -> Result<()> {
-        let mut sink = self.settle().await?;
-        self.state = State::Busy(tokio::task::spawn_blocking(move || {
-            let result = crate::metrics::timed("write", || sink.write(&bytes));
-            (sink, result)
-        }));
+    async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        (self.observer)(&bytes);
+        while !bytes.is_empty() {
+            let mut run = self.run().await?;
+            let taken = run.push(&bytes);
+            bytes.advance(taken);
+            self.offset += taken as u64;
+            let is_idle = match &self.state {
+                State::Busy(task) => task.is_finished(),
+                State::Idle(_) | State::Broken => true,
+            };
+            if is_idle || run.is_full() {
+                self.collect().await?;
+                self.start(run)?;
+            } else {
+                self.filling = Some(run);
+            }
+        }
         Ok(())
     }
 
+    fn is_settled(&self) -> bool {
+        matches!(self.state, State::Idle(_)) && self.filling.is_none()
+    }
+
+    async fn settle(&mut self) -> Result<()> {
+        self.written().await
+    }
+
     async fn finish(mut self: Box<Self>, flush: Flush) -> Result<()> {
-        let sink = self.settle().await?;
+        self.written().await?;
+        if !self.rest.is_empty() {
+            let run = self.run().await?;
+            self.start(run)?;
+            self.collect().await?;
+        }
+        let State::Idle(sink) = self.state else { return Err(Error::broken("an extent was not written")) };
         if flush == Flush::AtPublish || sink.inner.durability == Durability::Process {
             return Ok(());
         }
         let synced = tokio::task::spawn_blocking(move || {
-            let result = sink.inner.syncs.data("sync_extent", &sink.file, sink.bytes);
+            let result = sink.inner.syncs.data("sync_extent", &sink.cached, sink.cached_bytes);
             if result.is_err() {
                 sink.inner.poison(sink.stage);
             }
@@ -91,25 +166,44 @@ impl ExtentWriter for LocalWriter {
 
     async fn abandon(mut self: Box<Self>) {
         // Only that it has ended matters: the extent is not acknowledged either way.
-        if let Err(error) = self.settle().await {
+        if let Err(error) = self.collect().await {
             tracing::debug!(error = error.chain(), "an abandoned extent had failed before");
         }
     }
 }
 
 impl Sink {
-    fn write(&mut self, batch: &[Bytes]) -> Result<()> {
-        let total: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
+    fn write(&mut self, run: &Run, direct: bool) -> Result<()> {
+        let length = run.len() as u64;
         // Reserved space is the file's own already; what grows past the end has to leave the reserve alone.
-        let allocated = self.file.metadata().map_err(|e| failure("stat_stage", e))?.len();
-        let grows = self.offset + total > allocated;
-        let _pledge = if grows { Some(self.inner.pledge(total)?) } else { None };
-        for bytes in batch {
-            (self.observer)(bytes);
-            self.file.write_all_at(bytes, self.offset).map_err(|e| failure("write_extent", e))?;
-            self.offset += bytes.len() as u64;
-            self.bytes += bytes.len() as u64;
-        }
+        let allocated = self.cached.metadata().map_err(|e| failure("stat_stage", e))?.len();
+        let inner = self.inner.clone();
+        let _pledge = if run.offset + length > allocated { Some(inner.pledge(length)?) } else { None };
+        let written = if direct { self.write_direct(run) } else { run.write_cached(&self.cached) };
+        self.cached_bytes += written.map_err(|e| failure("write_extent", e))?;
         Ok(())
+    }
+
+    /// Where the filesystem refuses direct writes, this is the last that tries.
+    fn write_direct(&mut self, run: &Run) -> io::Result<u64> {
+        match self.try_direct(run) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                if self.inner.writes_direct.swap(false, Ordering::Relaxed) {
+                    tracing::info!(
+                        "the filesystem takes no direct writes; uploads go through the page cache"
+                    );
+                }
+                run.write_cached(&self.cached)
+            }
+            result => result,
+        }
+    }
+
+    fn try_direct(&mut self, run: &Run) -> io::Result<u64> {
+        let direct = match self.direct.take() {
+            Some(file) => file,
+            None => direct::open(&self.inner.stage_path(self.stage))?,
+        };
+        run.write(self.direct.insert(direct), &self.cached)
     }
 }
