@@ -353,11 +353,9 @@ fn report(call: &Call, draft: Draft, interim: Interim, location: Option<HeaderVa
                 draft.set_limit(&mut headers, size_max, Some(ttl));
             }
             _ if told.is_some_and(|told| told.elapsed() < PROGRESS_EVERY) => return,
-            _ => {
-                told = Some(Instant::now());
-                headers.insert(HeaderName::from_static(UPLOAD_OFFSET), HeaderValue::from(offset));
-            }
+            _ => told = Some(Instant::now()),
         }
+        headers.insert(HeaderName::from_static(UPLOAD_OFFSET), HeaderValue::from(offset));
         if let Ok(status) = status {
             interim.send(status, "Upload Resumption Supported", &headers);
         }

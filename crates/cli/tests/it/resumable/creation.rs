@@ -21,6 +21,7 @@ fn a1_the_upload_is_named_before_a_byte_of_the_body_is_there() {
         let url = named.header("location").unwrap();
         assert!(url.starts_with(&server.url("/v1/resumable/")), "{url}");
         assert!(named.header("upload-limit").unwrap().contains("max-age="));
+        assert_eq!(named.header("upload-offset"), Some("0"));
         wire.send(b"hello").unwrap();
         let answer = Answer::read(&mut wire, method);
         assert!(matches!(answer.status(), 200 | 201), "{answer:?}");

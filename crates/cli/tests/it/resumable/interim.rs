@@ -60,6 +60,33 @@ fn a_client_that_does_not_read_until_it_has_sent_all_is_served() {
     assert!(fetch(&server, "49").body == whole[49_000..][..100_000]);
 }
 
+/// No 104 can be sent there: a client that knows how to do without is served, any other stores a file.
+#[test]
+fn http2_does_without() {
+    let server = tls::https().start();
+    let body = server.folder().join("body");
+    std::fs::write(&body, "hello").unwrap();
+    let curl = |method: &str, url: &str, fields: &[&str]| {
+        let mut command = tls::curl("--http2");
+        command.args(["-i", "-X", method, "--data-binary"]).arg(format!("@{}", body.display()));
+        for field in fields {
+            command.args(["-H", field]);
+        }
+        let output = command.arg(url).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap().to_lowercase();
+        assert!(output.status.success() && !said.contains("http/2 104"), "{said}");
+        said
+    };
+    let url = server.url("/v1/files/default/h2");
+    let said = curl("PUT", &url, &[NEWEST, "upload-complete: ?1"]);
+    assert!(said.starts_with("http/2 201") && said.contains("upload-complete: ?1"), "{said}");
+    let said = curl("POST", &url, &[NEWEST, "upload-complete: ?0"]);
+    assert!(said.starts_with("http/2 201") && said.contains("upload-complete: ?0"), "{said}");
+    let upload = said.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
+    let said = curl("PATCH", upload, &[NEWEST, PARTIAL, "upload-offset: 5", "upload-complete: ?1"]);
+    assert!(said.starts_with("http/2 200") && said.contains("\"size\":10"), "{said}");
+}
+
 #[test]
 fn inside_tls_as_well() {
     let server = tls::https().start();

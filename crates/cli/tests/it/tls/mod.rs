@@ -84,7 +84,7 @@ pub(crate) fn https() -> Setup {
 }
 
 /// `curl` with the administrator's token, for one protocol: `--http1.1` or `--http2`.
-fn curl(protocol: &str) -> Command {
+pub(crate) fn curl(protocol: &str) -> Command {
     let mut command = tool("curl", "curl");
     command.args(["-sS", protocol, "-H", &format!("Authorization: Bearer {TOKEN}"), "--cacert"]);
     command.arg(&authority().cert);
