@@ -4,7 +4,8 @@ use crate::call::Call;
 use crate::metrics::Meters;
 use crate::render::Response;
 use crate::{
-    App, archives, buckets, files, links, live, pipeline, sign, system, tokens, tus, uploads, ws, zip,
+    App, archives, buckets, files, links, live, pipeline, resumable, sign, system, tokens, tus, uploads, ws,
+    zip,
 };
 use axum::Router;
 use axum::extract::{Request, State};
@@ -84,6 +85,9 @@ macro_rules! methods {
     (DELETE) => {
         &[MethodFilter::DELETE]
     };
+    (PATCH) => {
+        &[MethodFilter::PATCH]
+    };
     (OPTIONS) => {
         &[MethodFilter::OPTIONS]
     };
@@ -111,6 +115,12 @@ routes! {
     [GET HEAD] "/v1/files/{bucket}/{*key}" Read files::get;
     PUT "/v1/files/{bucket}/{*key}" Write files::put;
     DELETE "/v1/files/{bucket}/{*key}" Delete files::delete;
+    POST "/v1/files/{bucket}/{*key}" Write resumable::post;
+    OPTIONS "/v1/files/{bucket}/{*key}" Public resumable::options;
+    [GET HEAD] "/v1/resumable/{id}" Write resumable::head;
+    PATCH "/v1/resumable/{id}" Write resumable::patch;
+    DELETE "/v1/resumable/{id}" Write resumable::delete;
+    OPTIONS "/v1/resumable/{id}" Public resumable::options;
     GET "/v1/uploads" Write uploads::list;
     POST "/v1/uploads" Write uploads::create;
     GET "/v1/uploads/{id}" Write uploads::status;
@@ -276,6 +286,8 @@ mod tests {
                 "/v1/session",
                 "/d/{token}",
                 "/d/{token}/c/{claim}",
+                "/v1/files/{bucket}/{*key}",
+                "/v1/resumable/{id}",
                 "/v1/tus",
                 "/v1/tus/",
                 "/v1/tus/{id}"

@@ -2,6 +2,7 @@
 
 use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
+use crate::Outcome;
 use carrack_domain::link::{Link, LinkClaim};
 use carrack_domain::policy::AddressRange;
 use carrack_domain::{ClaimId, Code, Error, LinkId, Role, Timestamp};
@@ -21,7 +22,7 @@ pub(super) fn create(connection: &Connection, link: &Link) -> Done<()> {
             link.id.as_bytes(),
             link.owner,
             link.role.as_str(),
-            rows::file_text(&link.file),
+            rows::file_text(&link.file, Outcome::Created),
             link.expires_at.as_millis(),
             link.not_before.map(Timestamp::as_millis),
             link.max_downloads.map(signed).transpose()?,
@@ -169,7 +170,7 @@ fn link(row: &Row<'_>) -> Done<Link> {
         id: LinkId::from_bytes(row.get(0)?),
         owner: row.get(1)?,
         role: Role::parse(&role).ok_or_else(|| damaged("a link"))?,
-        file: rows::file_of_text(&file)?,
+        file: rows::file_of_text(&file)?.0,
         expires_at: Timestamp::from_millis(row.get(4)?),
         not_before: time(row, 5)?,
         max_downloads: row.get::<_, Option<i64>>(6)?.map(unsigned).transpose()?,

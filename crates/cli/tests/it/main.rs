@@ -13,6 +13,7 @@ mod access;
 mod archives;
 mod contract;
 mod operations;
+mod resumable;
 mod server;
 mod smoke;
 mod tls;
