@@ -12,9 +12,17 @@ pub const WANT_REPR_DIGEST: &str = "want-repr-digest";
 pub const CONTENT_MD5: &str = "content-md5";
 /// Begins the name of a header that carries one of the uploader's own facts.
 pub const METADATA_PREFIX: &str = "carrack-meta-";
-/// tus: where the bytes of a request begin, or where an upload ends.
+/// tus and resumable uploads: where the bytes of a request begin, or where an upload ends.
 pub const UPLOAD_OFFSET: &str = "upload-offset";
-/// tus: bytes of the whole.
+/// Resumable uploads (draft-ietf-httpbis-resumable-upload): whether the upload ends with this.
+pub const UPLOAD_COMPLETE: &str = "upload-complete";
+/// The same inverted, in version 3.
+pub const UPLOAD_INCOMPLETE: &str = "upload-incomplete";
+/// Resumable uploads: how large and how old one may become.
+pub const UPLOAD_LIMIT: &str = "upload-limit";
+/// Resumable uploads: the iteration of the draft.
+pub const UPLOAD_DRAFT_INTEROP_VERSION: &str = "upload-draft-interop-version";
+/// tus and resumable uploads: bytes of the whole.
 pub const UPLOAD_LENGTH: &str = "upload-length";
 /// tus: `1` while the length of the whole is not known.
 pub const UPLOAD_DEFER_LENGTH: &str = "upload-defer-length";

@@ -33,6 +33,12 @@ pub struct Problem {
     /// What came instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actual: Option<String>,
+    /// Resumable uploads, `offset_mismatch`: where the upload ends.
+    #[serde(default, rename = "expected-offset", skip_serializing_if = "Option::is_none")]
+    pub expected_offset: Option<u64>,
+    /// Resumable uploads, `offset_mismatch`: where the request began.
+    #[serde(default, rename = "provided-offset", skip_serializing_if = "Option::is_none")]
+    pub provided_offset: Option<u64>,
 }
 
 /// A file's facts.

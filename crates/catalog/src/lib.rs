@@ -116,8 +116,17 @@ pub enum Finish {
     Begun,
     /// It is `Finishing` already, under this blob id: another request is at it, or one was interrupted.
     Underway(BlobId),
-    /// It is complete: this file, as it was then.
-    Done(Box<File>),
+    /// It is complete: this file, as it was then, and what became of the one before.
+    Done(Box<File>, Outcome),
+}
+
+/// How long the whole will be, as a request says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announced {
+    /// Where the bytes of the request begin.
+    pub offset: u64,
+    /// Bytes of the whole.
+    pub length: u64,
 }
 
 /// What [`Catalog::take_over`] found.
@@ -236,11 +245,12 @@ pub trait Catalog: ArchiveCatalog + Send + Sync + 'static {
     async fn extent(&self, id: &UploadId, offset: u64) -> Result<Option<StoredExtent>>;
 
     /// Makes the caller the one who may append to an upload: from now on every append with an older epoch fails.
-    /// With `length` also says how long the whole will be, which can be said once, and not below what is stored.
+    /// With `announced` also says how long the whole will be, which can be said once, and not below what is stored;
+    /// nothing is said when the upload does not end where the request begins.
     ///
-    /// `upload_not_found`; `upload_shape` unless it is an append upload; `invalid_request` for a length that
+    /// `upload_not_found`; `upload_shape` unless it is an append upload; `length_mismatch` for a length that
     /// contradicts; `quota_exceeded`. Of an upload that is not open only the facts are returned.
-    async fn take_over(&self, id: &UploadId, length: Option<u64>) -> Result<Taken>;
+    async fn take_over(&self, id: &UploadId, announced: Option<Announced>) -> Result<Taken>;
 
     /// Joins `piece` to the one line in the ledger of an append upload, moves its expiry, and reserves what an upload
     /// of unknown length has grown by. Nothing is changed when it fails: `upload_not_found`, `upload_finished`,

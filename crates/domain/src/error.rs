@@ -143,8 +143,13 @@ pub enum Fact {
     MissingParts(String),
     /// The whole length, for `Content-Range: bytes */N`.
     CompleteLength(u64),
-    /// Where an upload really ends, for `Upload-Offset`.
-    Offset(u64),
+    /// Where bytes do not fit to an upload.
+    Offset {
+        /// Where it really ends, for `Upload-Offset`.
+        expected: u64,
+        /// Where the request began.
+        given: u64,
+    },
     /// The methods that a resource has, for `Allow`.
     Allowed(String),
     /// What was expected and what came, both as text.
@@ -160,6 +165,7 @@ struct Inner {
     code: Code,
     detail: String,
     fact: Option<Fact>,
+    is_final: bool,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -170,7 +176,7 @@ pub struct Error(Box<Inner>);
 impl Error {
     /// An error with a sentence for the caller that says what to change.
     pub fn new(code: Code, detail: impl Into<String>) -> Error {
-        Error(Box::new(Inner { code, detail: detail.into(), fact: None, source: None }))
+        Error(Box::new(Inner { code, detail: detail.into(), fact: None, is_final: false, source: None }))
     }
 
     /// A failure on our side: the caller learns only that it happened, the log has `source`.
@@ -192,6 +198,17 @@ impl Error {
     pub fn with_fact(mut self, fact: Fact) -> Error {
         self.0.fact = Some(fact);
         self
+    }
+
+    /// Says that what the request was about ended with this error: there is nothing left to go on with.
+    pub fn finally(mut self) -> Error {
+        self.0.is_final = true;
+        self
+    }
+
+    /// Whether what the request was about ended with this error.
+    pub fn is_final(&self) -> bool {
+        self.0.is_final
     }
 
     /// Adds the cause, for the log.

@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 use crate::digest::{Digest, Piece};
 use crate::error::{Code, Error, Result};
-use crate::file::Metadata;
+use crate::file::{Metadata, Precondition};
 use crate::id::{BlobId, UploadId};
 use crate::key::{BucketName, Key};
 use std::num::NonZeroU64;
@@ -50,8 +50,12 @@ pub struct Upload {
     pub echo: Echo,
     /// Digests of the whole that the client announced.
     pub expected: Vec<Digest>,
-    /// Whether it may only create, not replace.
-    pub only_create: bool,
+    /// What must hold of the file that is there when it ends.
+    pub precondition: Precondition,
+    /// Whether it is complete only once its client says so, not as soon as it has all its bytes.
+    pub told: bool,
+    /// Whether the client wants to know the SHA-256 of the whole.
+    pub wants_sha256: bool,
     /// Where it stands.
     pub state: UploadState,
     /// When it was made.

@@ -40,9 +40,47 @@ impl ReadToEnd {
 pub(crate) struct RequestBody {
     /// Never locked: the mutex only lets a reference to the call cross threads.
     inner: Mutex<AxumBody>,
-    idle_timeout: Duration,
+    pace: Pace,
     read_to_end: ReadToEnd,
     trailers: Trailers,
+}
+
+/// How slowly a body may come.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Bytes per second; 0: any byte is fast enough.
+    pub rate_min: u64,
+    /// How far a body may be behind that, and so how long it may stand still.
+    pub idle_timeout: Duration,
+}
+
+impl Pace {
+    /// How far a body is behind after `len` bytes for which `waited` was waited, when it was `behind` before. Time in
+    /// which nobody wanted its bytes does not count, and being early earns nothing.
+    fn behind(self, behind: Duration, waited: Duration, len: usize) -> Duration {
+        if self.rate_min == 0 {
+            return Duration::ZERO;
+        }
+        let due = Duration::from_secs_f64(len as f64 / self.rate_min as f64);
+        (behind + waited).saturating_sub(due)
+    }
+
+    fn too_slow(self) -> Error {
+        let (seconds, rate) = (self.idle_timeout.as_secs_f64(), self.rate_min);
+        let detail = match rate {
+            0 => format!("No byte arrived for {seconds} s. Send it again."),
+            _ => format!("The body is {seconds} s behind {rate} bytes per second. Send it again, faster."),
+        };
+        Error::new(Code::RequestTimeout, detail)
+    }
+}
+
+/// A body that is being received.
+struct Arriving {
+    body: AxumBody,
+    read_to_end: ReadToEnd,
+    trailers: Trailers,
+    behind: Duration,
 }
 
 /// Fields that came after a body.
@@ -76,28 +114,31 @@ async fn next_data(
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: AxumBody, idle_timeout: Duration, read_to_end: ReadToEnd) -> RequestBody {
-        RequestBody { inner: Mutex::new(inner), idle_timeout, read_to_end, trailers: Trailers::default() }
+    pub(crate) fn new(inner: AxumBody, pace: Pace, read_to_end: ReadToEnd) -> RequestBody {
+        RequestBody { inner: Mutex::new(inner), pace, read_to_end, trailers: Trailers::default() }
     }
 
-    /// The bytes that arrive, counted. A body that stops half-way or stands still is an error, never an end.
+    /// The bytes that arrive, counted. A body that stops half-way, stands still or trickles is an error, never an end.
     pub(crate) fn into_stream(self) -> carrack_service::Body {
-        let RequestBody { inner, idle_timeout, read_to_end, trailers } = self;
-        let inner = inner.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let state = Some((inner, read_to_end, trailers));
+        let RequestBody { inner, pace, read_to_end, trailers } = self;
+        let body = inner.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let state = Some(Arriving { body, read_to_end, trailers, behind: Duration::ZERO });
         Box::pin(futures_util::stream::unfold(state, move |state| async move {
-            let (mut body, read_to_end, trailers) = state?;
-            match tokio::time::timeout(idle_timeout, next_data(&mut body, &trailers)).await {
+            let mut state = state?;
+            let begun = Instant::now();
+            let patience = pace.idle_timeout.saturating_sub(state.behind);
+            match tokio::time::timeout(patience, next_data(&mut state.body, &state.trailers)).await {
                 Ok(Some(Ok(bytes))) => {
                     ::metrics::counter!(metrics::REQUEST_BYTES).increment(bytes.len() as u64);
-                    Some((Ok(bytes), Some((body, read_to_end, trailers))))
+                    state.behind = pace.behind(state.behind, begun.elapsed(), bytes.len());
+                    Some((Ok(bytes), Some(state)))
                 }
                 Ok(Some(Err(error))) => Some((Err(incomplete(error)), None)),
                 Ok(None) => {
-                    read_to_end.set();
+                    state.read_to_end.set();
                     None
                 }
-                Err(_) => Some((Err(stalled(idle_timeout)), None)),
+                Err(_) => Some((Err(pace.too_slow()), None)),
             }
         }))
     }
@@ -107,7 +148,7 @@ impl RequestBody {
         let inner = std::mem::take(self.inner.get_mut().unwrap_or_else(PoisonError::into_inner));
         RequestBody {
             inner: Mutex::new(inner),
-            idle_timeout: self.idle_timeout,
+            pace: self.pace,
             read_to_end: self.read_to_end.clone(),
             trailers: self.trailers.clone(),
         }
@@ -144,10 +185,6 @@ fn incomplete(error: axum::Error) -> Error {
         "The body ended before its announced length, or is badly framed. Send it again.",
     )
     .with_source(error)
-}
-
-fn stalled(after: Duration) -> Error {
-    Error::new(Code::RequestTimeout, format!("No byte arrived for {} s. Send it again.", after.as_secs()))
 }
 
 /// What leaves. Its end, however it comes, is recorded.
@@ -315,5 +352,28 @@ impl Drop for ResponseBody {
             let by = if self.failed { "server" } else { "client" };
             ::metrics::counter!(metrics::ABORTED, "route" => active.route.path, "by" => by).increment(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn being_behind() {
+        let second = Duration::from_secs(1);
+        let pace = |rate_min| Pace { rate_min, idle_timeout: 60 * second };
+        assert_eq!(pace(0).behind(9 * second, 50 * second, 1), Duration::ZERO, "any byte is enough");
+        assert_eq!(pace(100).behind(9 * second, 5 * second, 100), 13 * second);
+        assert_eq!(
+            pace(100).behind(9 * second, 5 * second, 5000),
+            Duration::ZERO,
+            "being early earns nothing"
+        );
+        let mut behind = Duration::ZERO;
+        for _ in 0..10 {
+            behind = pace(100).behind(behind, second, 50);
+        }
+        assert_eq!(behind, 5 * second, "half as fast, half behind");
     }
 }

@@ -13,6 +13,7 @@ use carrack_domain::access::{FileRef, PrefixRef};
 use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::Metadata;
 use carrack_domain::{ArchiveId, BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
+use carrack_interim::Interim;
 use carrack_service::download::Form;
 use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
@@ -33,6 +34,8 @@ pub(crate) struct Call {
     pub(crate) form: Form,
     /// The connection beneath, for who speaks something else on it after the answer.
     pub(crate) upgrade: Option<OnUpgrade>,
+    /// Says interim responses, where the connection can send them.
+    pub(crate) interim: Option<Interim>,
     uri: Uri,
     matched: Option<MatchedPath>,
     path: Option<RawPathParams>,
@@ -60,6 +63,7 @@ impl Call {
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let matched = parts.extensions.remove::<MatchedPath>();
         let query = parse_query(parts.uri.query().unwrap_or(""))?;
+        let interim = parts.extensions.remove::<Interim>();
         let recognised = parts.extensions.get::<carrack_mapped::Recognised>().is_some();
         let form = if recognised { Form::Mapped } else { Form::Copied };
         Ok(Call {
@@ -72,6 +76,7 @@ impl Call {
             headers: parts.headers,
             body,
             form,
+            interim,
             path,
             query,
         })

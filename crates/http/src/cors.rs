@@ -21,7 +21,7 @@ const SEEN: HeaderValue = HeaderValue::from_static(
     "Location, ETag, Content-Length, Content-Range, Content-Disposition, Accept-Ranges, Last-Modified, Retry-After, \
      Repr-Digest, X-Request-Id, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, \
      Upload-Offset, Upload-Length, Upload-Defer-Length, Upload-Metadata, Upload-Concat, Upload-Expires, Upload-Limit, \
-     Upload-Complete, Upload-Incomplete, Upload-Draft-Interop-Version",
+     Upload-Complete, Upload-Incomplete, Upload-Draft-Interop-Version, Content-Location, Accept-Patch",
 );
 /// Seconds for which a browser need not ask again; browsers cut it to a day or less.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("86400");

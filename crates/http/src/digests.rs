@@ -11,18 +11,33 @@ use carrack_domain::{Code, Error, Result};
 /// The digests that a request announces for its body. Algorithms that are not known here are passed over, as
 /// RFC 9530 §2 wants; what is known and malformed is `invalid_digest`.
 pub(crate) fn announced(call: &Call) -> Result<Vec<Digest>> {
-    let mut digests = Vec::new();
-    for name in [CONTENT_DIGEST, REPR_DIGEST] {
-        for value in call.headers.get_all(name) {
-            let text = value.to_str().map_err(|_| malformed(name))?;
-            for member in text.split(',') {
-                digests.extend(member_digest(name, member.trim())?);
-            }
-        }
-    }
-    if let Some(value) = call.headers.get(CONTENT_MD5) {
+    let mut digests = of_content(&call.headers)?;
+    digests.extend(of_whole(&call.headers)?);
+    Ok(digests)
+}
+
+/// Those of a message's content.
+pub(crate) fn of_content(headers: &HeaderMap) -> Result<Vec<Digest>> {
+    let mut digests = dictionary(headers, CONTENT_DIGEST)?;
+    if let Some(value) = headers.get(CONTENT_MD5) {
         let bytes = value.to_str().ok().and_then(|text| STANDARD.decode(text.trim()).ok());
         digests.push(Digest::new(Algorithm::Md5, bytes.ok_or_else(|| malformed(CONTENT_MD5))?)?);
+    }
+    Ok(digests)
+}
+
+/// Those of the whole representation.
+pub(crate) fn of_whole(headers: &HeaderMap) -> Result<Vec<Digest>> {
+    dictionary(headers, REPR_DIGEST)
+}
+
+fn dictionary(headers: &HeaderMap, name: &str) -> Result<Vec<Digest>> {
+    let mut digests = Vec::new();
+    for value in headers.get_all(name) {
+        let text = value.to_str().map_err(|_| malformed(name))?;
+        for member in text.split(',') {
+            digests.extend(member_digest(name, member.trim())?);
+        }
     }
     Ok(digests)
 }

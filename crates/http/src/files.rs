@@ -2,6 +2,7 @@
 
 use crate::call::{self, Call};
 use crate::render::{self, Response};
+use crate::resumable::{self, fields::Draft};
 use crate::rope::{self, Answer, Outgoing};
 use crate::{compress, conditional, digests, disposition};
 use axum::http::header::{
@@ -178,17 +179,41 @@ async fn chunks(call: &Call, grant: &Grant<ReadFile>) -> Result<Response> {
     security(("bearer" = []))
 )]
 pub(crate) async fn put(call: Call) -> Result<Response> {
+    if let Some(last) = Draft::of(&call.headers).completes(&call.headers) {
+        return resumable::create(call, last).await;
+    }
+    let length = content_length(&call.headers)?;
+    let (file, outcome) = store(call, length, false).await?;
+    Ok(stored(&file, outcome))
+}
+
+/// Stores the body, of `length` bytes if that is known, perhaps with its SHA-256 among its facts.
+pub(crate) async fn store(call: Call, length: Option<u64>, wants_sha256: bool) -> Result<(File, Outcome)> {
     let grant = authorize::<WriteFile>(&call.principal, call.file()?)?;
     check_plain(&call.headers)?;
+    let facts = facts(&call)?;
     let put = Put {
-        content_type: call::check_content_type(call.header(CONTENT_TYPE.as_str()))?,
-        metadata: call::check_metadata(header_metadata(&call.headers)?)?,
-        length: content_length(&call.headers)?,
+        content_type: facts.content_type,
+        metadata: facts.metadata,
+        length,
         precondition: conditional::of_write(&call.headers)?,
         digests: digests::announced(&call)?,
+        wants_sha256,
     };
-    let (file, outcome) = call.app.service.uploads.put(&grant, put, call.body.into_stream()).await?;
-    Ok(stored(&file, outcome))
+    call.app.service.uploads.put(&grant, put, call.body.into_stream()).await
+}
+
+/// What an uploader says about a file besides its bytes.
+pub(crate) struct Facts {
+    pub(crate) content_type: String,
+    pub(crate) metadata: Metadata,
+}
+
+pub(crate) fn facts(call: &Call) -> Result<Facts> {
+    Ok(Facts {
+        content_type: call::check_content_type(call.header(CONTENT_TYPE.as_str()))?,
+        metadata: call::check_metadata(header_metadata(&call.headers)?)?,
+    })
 }
 
 /// The answer to a file that exists now.

@@ -20,6 +20,7 @@ mod pipeline;
 mod problem;
 mod render;
 mod representation;
+mod resumable;
 mod rope;
 mod routes;
 mod system;
@@ -32,9 +33,9 @@ use carrack_domain::{Entropy, TraceId};
 use carrack_service::Service;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
+pub use body::Pace;
 pub use cors::Cors;
 pub use openapi::document as openapi_document;
 pub use representation::Representations;
@@ -52,8 +53,8 @@ pub struct App {
     pub scheme: &'static str,
     /// Which web pages may talk to it.
     pub cors: Cors,
-    /// A request body that brings no byte for so long is given up.
-    pub idle_timeout: Duration,
+    /// How slowly a request's body may come before it is given up.
+    pub pace: Pace,
     /// Headers of hot files.
     pub representations: Representations,
     /// Owns what goes on after its answer, such as WebSockets; awaited at shutdown.

@@ -15,6 +15,8 @@ use utoipa::{Modify, OpenApi};
         crate::uploads::put_part, crate::uploads::complete,
         crate::tus::options, crate::tus::options_of_upload, crate::tus::create, crate::tus::head, crate::tus::patch,
         crate::tus::delete, crate::tus::resource,
+        crate::resumable::options, crate::resumable::options_of_upload, crate::resumable::post, crate::resumable::head,
+        crate::resumable::get, crate::resumable::patch, crate::resumable::delete,
         crate::zip::get, crate::zip::head,
         crate::archives::create, crate::archives::list, crate::archives::get, crate::archives::delete,
         crate::archives::pause, crate::archives::resume, crate::archives::cancel, crate::archives::content,

@@ -7,6 +7,7 @@ use crate::cors::Cors;
 use crate::metrics::MethodLabel;
 use crate::problem;
 use crate::render::Response;
+use crate::resumable::{self, fields::Draft};
 use crate::routes::Route;
 use crate::tus;
 use axum::extract::Request;
@@ -30,11 +31,12 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
     let terms = Terms::of(&app, &request);
     let result = match terms.preflight(&request) {
         Some(response) => Ok(response),
-        None => handle(app, route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await,
+        None => {
+            handle(app.clone(), route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await
+        }
     };
     let failure = result.as_ref().err().map(|error| (error.code(), error.chain()));
-    let mut response =
-        result.unwrap_or_else(|error| problem::render(&error, terms.status(error.code()), trace));
+    let mut response = result.unwrap_or_else(|error| terms.render(&app, &error, trace));
     terms.finish(&mut response);
     let status = response.status();
     span.in_scope(|| log(trace, route, method.as_str(), status, failure, started));
@@ -59,6 +61,8 @@ struct Terms {
     method: Method,
     /// tus clients expect statuses and headers of their protocol.
     tus: bool,
+    /// And so do those of resumable uploads.
+    draft: Option<Draft>,
     /// The page that asks, in a browser, and who is let in.
     page: Option<(HeaderValue, Arc<App>)>,
 }
@@ -70,6 +74,7 @@ impl Terms {
         Terms {
             method: request.method().clone(),
             tus: tus::dialect::speaks(path),
+            draft: resumable::dialect::spoken(request),
             page: page.map(|origin| (origin, app.clone())),
         }
     }
@@ -78,8 +83,15 @@ impl Terms {
         self.page.as_ref().and_then(|_| Cors::preflight(&self.method, request.headers()))
     }
 
-    fn status(&self, code: Code) -> StatusCode {
-        if self.tus { tus::dialect::status(code, &self.method) } else { problem::status(code) }
+    fn render(&self, app: &App, error: &Error, trace: TraceId) -> Response {
+        let code = error.code();
+        if let Some(draft) = self.draft {
+            let mut response = problem::render(error, draft.status(code), draft.kind(code), trace);
+            draft.finish_error(app, error.is_final(), &mut response);
+            return response;
+        }
+        let status = if self.tus { tus::dialect::status(code, &self.method) } else { problem::status(code) };
+        problem::render(error, status, None, trace)
     }
 
     fn finish(self, response: &mut Response) {
@@ -121,7 +133,7 @@ async fn handle(
     }
     let (parts, body) = request.into_parts();
     let principal = principal(&app, route, &parts.headers)?;
-    let body = RequestBody::new(body, app.idle_timeout, read_to_end);
+    let body = RequestBody::new(body, app.pace, read_to_end);
     let call = Call::new(app, principal, parts, body).await?;
     (route.handler)(call).await
 }

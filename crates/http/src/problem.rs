@@ -53,11 +53,24 @@ pub(crate) const fn status(code: Code) -> StatusCode {
     }
 }
 
-/// Renders an error under its [`status`], or the one that a client's protocol has for it. The cause stays in the log.
-pub(crate) fn render(error: &Error, status: StatusCode, trace: TraceId) -> Response {
+/// What a registry calls a problem.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    /// `type`.
+    pub(crate) uri: &'static str,
+    /// `title`.
+    pub(crate) title: &'static str,
+}
+
+/// Renders an error under its [`status`], or the one that a client's protocol has for it, and the kind that this has.
+/// The cause stays in the log.
+pub(crate) fn render(error: &Error, status: StatusCode, kind: Option<Kind>, trace: TraceId) -> Response {
     let mut problem = Problem {
-        kind: format!("urn:carrack:problem:{}", error.code().as_str()),
-        title: title(status).to_owned(),
+        kind: match kind {
+            Some(kind) => kind.uri.to_owned(),
+            None => format!("urn:carrack:problem:{}", error.code().as_str()),
+        },
+        title: kind.map_or(title(status), |kind| kind.title).to_owned(),
         status: status.as_u16(),
         detail: error.detail().to_owned(),
         code: error.code().as_str().to_owned(),
@@ -65,6 +78,8 @@ pub(crate) fn render(error: &Error, status: StatusCode, trace: TraceId) -> Respo
         missing: None,
         expected: None,
         actual: None,
+        expected_offset: None,
+        provided_offset: None,
     };
     match error.fact() {
         Some(Fact::MissingParts(parts)) => problem.missing = Some(parts.clone()),
@@ -72,7 +87,11 @@ pub(crate) fn render(error: &Error, status: StatusCode, trace: TraceId) -> Respo
             problem.expected = Some(expected.clone());
             problem.actual = Some(actual.clone());
         }
-        Some(Fact::CompleteLength(_) | Fact::Allowed(_) | Fact::Offset(_)) | None => {}
+        Some(Fact::Offset { expected, given }) if kind.is_some() => {
+            problem.expected_offset = Some(*expected);
+            problem.provided_offset = Some(*given);
+        }
+        Some(Fact::CompleteLength(_) | Fact::Allowed(_) | Fact::Offset { .. }) | None => {}
     }
     let mut response = render::json(status, &problem);
     let headers = response.headers_mut();
@@ -89,8 +108,8 @@ pub(crate) fn render(error: &Error, status: StatusCode, trace: TraceId) -> Respo
     let fact = match error.fact() {
         Some(Fact::CompleteLength(length)) => Some((CONTENT_RANGE, format!("bytes */{length}"))),
         Some(Fact::Allowed(methods)) => Some((ALLOW, methods.clone())),
-        Some(Fact::Offset(offset)) => {
-            Some((HeaderName::from_static(carrack_api::headers::UPLOAD_OFFSET), offset.to_string()))
+        Some(Fact::Offset { expected, .. }) => {
+            Some((HeaderName::from_static(carrack_api::headers::UPLOAD_OFFSET), expected.to_string()))
         }
         Some(Fact::MissingParts(_) | Fact::Expected { .. }) | None => None,
     };
@@ -134,7 +153,7 @@ mod tests {
     #[test]
     fn internals_stay_inside() {
         let error = Error::internal("open blob", std::io::Error::other("/var/secret"));
-        let response = render(&error, status(error.code()), TraceId::from_bytes([0; 16]));
+        let response = render(&error, status(error.code()), None, TraceId::from_bytes([0; 16]));
         assert_eq!(response.status(), 500);
     }
 }

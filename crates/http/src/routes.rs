@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::metrics::Meters;
 use crate::render::Response;
-use crate::{App, archives, buckets, files, live, pipeline, system, tus, uploads, ws, zip};
+use crate::{App, archives, buckets, files, live, pipeline, resumable, system, tus, uploads, ws, zip};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::routing::{MethodFilter, on};
@@ -69,6 +69,9 @@ macro_rules! methods {
     (DELETE) => {
         &[MethodFilter::DELETE]
     };
+    (PATCH) => {
+        &[MethodFilter::PATCH]
+    };
     (OPTIONS) => {
         &[MethodFilter::OPTIONS]
     };
@@ -96,6 +99,12 @@ routes! {
     [GET HEAD] "/v1/files/{bucket}/{*key}" Read files::get;
     PUT "/v1/files/{bucket}/{*key}" Write files::put;
     DELETE "/v1/files/{bucket}/{*key}" Delete files::delete;
+    POST "/v1/files/{bucket}/{*key}" Write resumable::post;
+    OPTIONS "/v1/files/{bucket}/{*key}" Public resumable::options;
+    [GET HEAD] "/v1/resumable/{id}" Write resumable::head;
+    PATCH "/v1/resumable/{id}" Write resumable::patch;
+    DELETE "/v1/resumable/{id}" Write resumable::delete;
+    OPTIONS "/v1/resumable/{id}" Public resumable::options;
     GET "/v1/uploads" Write uploads::list;
     POST "/v1/uploads" Write uploads::create;
     GET "/v1/uploads/{id}" Write uploads::status;
@@ -240,6 +249,8 @@ mod tests {
                 "/docs",
                 "/docs/",
                 "/docs/{*rest}",
+                "/v1/files/{bucket}/{*key}",
+                "/v1/resumable/{id}",
                 "/v1/tus",
                 "/v1/tus/",
                 "/v1/tus/{id}"

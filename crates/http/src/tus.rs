@@ -207,7 +207,7 @@ fn created(call: &Call, progress: &Progress, with_body: bool) -> Result<Response
 /// The bytes of this request, as they are announced.
 fn append(call: &mut Call, offset: u64, length: Option<u64>) -> Result<Append> {
     let announced = content_length(&call.headers)?;
-    Ok(Append { offset, announced, length, checksum: fields::checksum(call)? })
+    Ok(Append { offset, announced, length, checksum: fields::checksum(call)?, report: None })
 }
 
 /// Where an upload stands. Whoever is writing to it is stopped first.
@@ -224,6 +224,9 @@ pub(crate) async fn head(call: Call) -> Result<Response> {
     dialect::check_version(&call)?;
     let grant = authorize::<UseUploads>(&call.principal, ())?;
     let progress = call.app.service.uploads.progress(&grant, call.upload_id()?).await?;
+    if progress.upload.told {
+        return Err(Error::new(Code::UploadNotFound, "There is no such upload: this one goes on elsewhere."));
+    }
     let mut response = render::empty(StatusCode::OK);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -73,7 +73,10 @@ async fn serve(config: Config, metrics: PrometheusHandle) -> Result<(), String> 
             .filter(|url| !url.is_empty()),
         scheme: if tls.is_some() { "https" } else { "http" },
         cors: carrack_http::Cors::new(config.server.cors_origins.clone()),
-        idle_timeout: config.server.idle_timeout,
+        pace: carrack_http::Pace {
+            rate_min: config.server.min_rate,
+            idle_timeout: config.server.idle_timeout,
+        },
         representations: carrack_http::Representations::default(),
         tasks: rooms.tasks.clone(),
         metrics: Box::new(move || telemetry::render(&metrics)),

@@ -5,6 +5,7 @@
 
 use crate::connection::Connection;
 use crate::exchange::{Exchange, Watched};
+use crate::interim::Interposed;
 use crate::{Answers, Content, FIRST_REQUEST_GRACE, Protocol, http1_builder};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -68,7 +69,8 @@ pub(crate) async fn http1<S, B>(
     let mut connection = connection;
     loop {
         // On the heap, so that a parked connection does not go on taking the room of a busy one.
-        let serving = builder.serve_connection(TokioIo::new(connection), service.clone());
+        let interposed = Interposed::new(connection, exchange.clone());
+        let serving = builder.serve_connection(TokioIo::new(interposed), service.clone());
         let mut serving = Box::pin(serving.with_upgrades());
         match Box::pin(talk(serving.as_mut(), &exchange, &protocol.stop, Some(LOOK))).await {
             Look::Over => return,
@@ -76,7 +78,7 @@ pub(crate) async fn http1<S, B>(
         }
         // Without parts it is no longer HTTP: whoever asked for the upgrade has the socket.
         let Some(parts) = Pin::into_inner(serving).into_parts() else { return };
-        connection = parts.io.into_inner();
+        connection = parts.io.into_inner().into_inner();
         connection.put_back(parts.read_buf);
         let timeout = protocol.header_timeout.saturating_sub(LOOK);
         tokio::select! {

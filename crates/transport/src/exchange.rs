@@ -1,17 +1,26 @@
 //! Requests and answers of one connection, watched: how many are under way, and whether the line is quiet.
 
 use crate::{Answers, Content};
+use bytes::Bytes;
+use carrack_interim::Outlet;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response, Version};
 use pin_project_lite::pin_project;
 use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use tower::util::Oneshot;
+
+/// There is no outlet for interim responses.
+const OUTLET_NONE: u8 = 0;
+/// There may be interim responses.
+const OUTLET_OPEN: u8 = 1;
+/// The final response is made, and not yet sent.
+const OUTLET_ANSWERED: u8 = 2;
 
 /// What is going on on a connection. Written by the task of the connection, and by those that hold an answer.
 #[derive(Debug, Default)]
@@ -22,6 +31,10 @@ pub(crate) struct Exchange {
     heard: AtomicBool,
     /// Bytes wait to be sent, or the connection is closing.
     busy: AtomicBool,
+    /// One of the `OUTLET_`s: what is asked with every flush.
+    outlet_is: AtomicU8,
+    /// Where the interim responses of the request that is under way come from.
+    outlet: Mutex<Option<Outlet>>,
 }
 
 impl Exchange {
@@ -38,6 +51,57 @@ impl Exchange {
     /// Whether the socket has more to do than it could.
     pub(crate) fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::Release);
+    }
+
+    fn outlet(&self) -> MutexGuard<'_, Option<Outlet>> {
+        self.outlet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_outlet(&self, outlet: Option<Outlet>) {
+        let is = if outlet.is_some() { OUTLET_OPEN } else { OUTLET_NONE };
+        if self.outlet_is.swap(is, Ordering::AcqRel) != is || is == OUTLET_OPEN {
+            *self.outlet() = outlet;
+        }
+    }
+
+    /// hyper has nothing left to send: an interim response of the request that is under way. Without one, the task of
+    /// `context` is woken once there is.
+    pub(crate) fn interim(&self, context: &Context<'_>) -> Option<Bytes> {
+        match self.outlet_is.load(Ordering::Acquire) {
+            OUTLET_OPEN => self.outlet().as_ref()?.next(Some(context)),
+            OUTLET_ANSWERED => {
+                // The final response has been sent, or its first bytes were.
+                self.set_outlet(None);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// hyper begins to send something: `before` takes the interim responses that go ahead of it.
+    pub(crate) fn interim_before(&self, mut before: impl FnMut(Bytes)) {
+        if self.outlet_is.load(Ordering::Acquire) != OUTLET_NONE
+            && let Some(outlet) = &*self.outlet()
+        {
+            while let Some(bytes) = outlet.next(None) {
+                before(bytes);
+            }
+        }
+    }
+
+    /// The answer of the request under way is made: no more comes before it than what was said so far.
+    fn answered(&self) {
+        let was = self.outlet_is.compare_exchange(
+            OUTLET_OPEN,
+            OUTLET_ANSWERED,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        if was.is_ok()
+            && let Some(outlet) = &*self.outlet()
+        {
+            outlet.answered();
+        }
     }
 
     /// Whether nothing has come of a next request and nothing is left of the last.
@@ -100,6 +164,15 @@ where
         if request.version() <= hyper::Version::HTTP_11 {
             request.extensions_mut().insert(carrack_mapped::Recognised);
         }
+        // Requests that bring something are those that last; one of HTTP/1.0 must not get any (RFC 9110 §15.2).
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if request.version() == Version::HTTP_11 && !reads {
+            let (interim, outlet) = carrack_interim::channel();
+            request.extensions_mut().insert(interim);
+            self.exchange.set_outlet(Some(outlet));
+        } else {
+            self.exchange.set_outlet(None);
+        }
         let under_way = Some(UnderWay::begin(&self.exchange));
         Answering { answer: Oneshot::new(self.service.clone(), request), under_way }
     }
@@ -124,6 +197,9 @@ where
         let this = self.project();
         let Ok(response) = ready!(this.answer.poll(context));
         let under_way = this.under_way.take();
+        if let Some(under_way) = &under_way {
+            under_way.0.answered();
+        }
         Poll::Ready(Ok(response.map(|body| WatchedBody { body, _under_way: under_way })))
     }
 }

@@ -9,6 +9,7 @@ mod connection;
 mod conversation;
 mod exchange;
 mod hello;
+mod interim;
 pub mod metrics;
 mod send;
 mod tls;
@@ -23,6 +24,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use interim::Interposed;
 use socket2::SockRef;
 use std::convert::Infallible;
 use std::error::Error;
@@ -208,7 +210,8 @@ where
             Box::pin(conversation::to_the_end(serving, &exchange, &protocol)).await;
         }
         Some(Ready::Tls(stream)) => {
-            let serving = http1_builder(&protocol).serve_connection(TokioIo::new(*stream), service);
+            let serving = http1_builder(&protocol)
+                .serve_connection(TokioIo::new(Interposed::new(*stream, exchange.clone())), service);
             let serving = serving.with_upgrades();
             Box::pin(conversation::to_the_end(serving, &exchange, &protocol)).await;
         }

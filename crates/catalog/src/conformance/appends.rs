@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Finish, Taken};
+use crate::{Finish, Outcome, Taken};
 use carrack_domain::error::Fact;
 
 async fn made(catalog: &dyn Catalog, name: &BucketName, number: u64, length: Option<u64>) -> Upload {
@@ -25,7 +25,8 @@ pub(super) async fn grow_at_their_end(catalog: &dyn Catalog) {
         [(extent(0, 10, 9), "lower"), (extent(1499, 2, 9), "inside"), (third.clone(), "higher")]
     {
         let error = catalog.append(&up.id, taken.epoch, &wrong.piece, later(99)).await.unwrap_err();
-        assert_eq!((error.code(), error.fact()), (Code::OffsetMismatch, Some(&Fact::Offset(1500))), "{what}");
+        let fact = Fact::Offset { expected: 1500, given: wrong.piece.fragment.start() };
+        assert_eq!((error.code(), error.fact()), (Code::OffsetMismatch, Some(&fact)), "{what}");
     }
     let beyond = catalog.append(&up.id, taken.epoch, &extent(1500, 1501, 9).piece, later(99)).await;
     assert_code(beyond, Code::LengthExceeded, "beyond the length");
@@ -78,7 +79,7 @@ pub(super) async fn come_at_once(catalog: &dyn Catalog) {
     let taken = catalog.take_over(&up.id, None).await.unwrap();
     assert_eq!((taken.upload.state, taken.offset), (UploadState::Complete, 60));
     let done = catalog.begin_finish(&up.id, blob_id(9)).await.unwrap();
-    assert_eq!(done, Finish::Done(Box::new(committed.file)));
+    assert_eq!(done, Finish::Done(Box::new(committed.file), Outcome::Created));
 
     let other = append_upload(2, &name, "other", Some(60));
     let mut beyond = new_file(&name, &key("other"), blob(2, 60));
@@ -130,16 +131,18 @@ pub(super) async fn lengths_said_later(catalog: &dyn Catalog) {
     catalog.append(&up.id, taken.epoch, &extent(0, 40, 1).piece, later(1)).await.unwrap();
     assert_eq!(account(catalog, &name).await, (0, 40, 0), "reserved as it grows");
     assert_code(catalog.begin_finish(&up.id, blob_id(1)).await, Code::PartsMissing, "no length yet");
-    assert_code(catalog.take_over(&up.id, Some(39)).await, Code::InvalidRequest, "below what is stored");
+    assert_code(catalog.take_over(&up.id, said(40, 39)).await, Code::LengthMismatch, "below what is stored");
     assert_eq!(catalog.upload(&up.id).await.unwrap().length(), None);
-    let said = catalog.take_over(&up.id, Some(100)).await.unwrap();
-    assert_eq!((said.upload.length(), said.offset), (Some(100), 40));
-    assert_eq!(catalog.upload(&up.id).await.unwrap(), Upload { expires_at: later(1), ..said.upload });
+    let taken = catalog.take_over(&up.id, said(39, 39)).await.unwrap();
+    assert_eq!((taken.upload.length(), taken.offset), (None, 40), "nothing is said from the wrong offset");
+    let known = catalog.take_over(&up.id, said(40, 100)).await.unwrap();
+    assert_eq!((known.upload.length(), known.offset), (Some(100), 40));
+    assert_eq!(catalog.upload(&up.id).await.unwrap(), Upload { expires_at: later(1), ..known.upload });
     assert_eq!(account(catalog, &name).await, (0, 100, 0));
     for other in [99, 101, 40] {
-        assert_code(catalog.take_over(&up.id, Some(other)).await, Code::InvalidRequest, "said once");
+        assert_code(catalog.take_over(&up.id, said(40, other)).await, Code::LengthMismatch, "said once");
     }
-    let again = catalog.take_over(&up.id, Some(100)).await.expect("the same again");
+    let again = catalog.take_over(&up.id, said(40, 100)).await.expect("the same again");
     catalog.append(&up.id, again.epoch, &extent(40, 60, 1).piece, later(1)).await.unwrap();
     assert_eq!(account(catalog, &name).await, (0, 100, 0), "reserved before");
     assert_eq!(catalog.begin_finish(&up.id, blob_id(1)).await.unwrap(), Finish::Begun);
@@ -161,7 +164,11 @@ pub(super) async fn quota_of_what_grows(catalog: &dyn Catalog) {
     catalog.append(&up.id, taken.epoch, &extent(0, 60, 1).piece, later(1)).await.unwrap();
     let more = catalog.append(&up.id, taken.epoch, &extent(60, 41, 1).piece, later(1)).await;
     assert_code(more, Code::QuotaExceeded, "append");
-    assert_code(catalog.take_over(&up.id, Some(101)).await, Code::QuotaExceeded, "a length beyond the quota");
+    assert_code(
+        catalog.take_over(&up.id, said(60, 101)).await,
+        Code::QuotaExceeded,
+        "a length beyond the quota",
+    );
     assert_eq!(account(catalog, &name).await, (0, 60, 0), "nothing has changed");
     catalog
         .append(&up.id, taken.epoch, &extent(60, 40, 1).piece, later(1))

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Committed, Finish};
+use crate::{Committed, Finish, Outcome};
 use carrack_domain::file::Pieces;
 
 fn partial(number: u64, bucket: &BucketName, length: Option<u64>) -> Upload {
@@ -64,7 +64,7 @@ pub(super) async fn life(catalog: &dyn Catalog) {
     append(catalog, &one, 30).await;
     append(catalog, &two, 12).await;
     assert_code(catalog.begin_join(&all.id, blob_id(9), &names()).await, Code::PartsMissing, "no length yet");
-    catalog.take_over(&two.id, Some(12)).await.unwrap();
+    catalog.take_over(&two.id, said(12, 12)).await.unwrap();
     assert!(catalog.partials(&all.id).await.unwrap().iter().all(crate::Partial::is_whole));
     assert_eq!(account(catalog, &name).await, (0, 42, 0));
     assert_eq!(catalog.begin_join(&all.id, blob_id(9), &names()).await.unwrap(), Finish::Begun);
@@ -83,7 +83,7 @@ pub(super) async fn life(catalog: &dyn Catalog) {
     let done = catalog.upload(&all.id).await.unwrap();
     assert_eq!((done.state, done.length()), (UploadState::Complete, Some(54)));
     let again = catalog.begin_join(&all.id, blob_id(8), &names()).await.unwrap();
-    assert_eq!(again, Finish::Done(Box::new(file.clone())));
+    assert_eq!(again, Finish::Done(Box::new(file.clone()), Outcome::Created));
 
     assert_eq!(file.blob.blake3(), None);
     catalog.put_blake3(&blob_id(9), [3; 32]).await.unwrap();

@@ -20,7 +20,7 @@ mod model;
 mod races;
 mod uploads;
 
-use crate::{Catalog, NewFile, Origin};
+use crate::{Announced, Catalog, NewFile, Origin};
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest, PieceHasher};
 use carrack_domain::file::{Blob, Metadata, Precondition};
 use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
@@ -197,7 +197,9 @@ fn upload(number: u64, bucket: &BucketName, name: &str, size: u64) -> Upload {
             Digest::new(Algorithm::Sha256, vec![0xee; 32]).unwrap(),
             Digest::new(Algorithm::Crc32, vec![0, 1, 2, 0xff]).unwrap(),
         ],
-        only_create: true,
+        precondition: Precondition::Absent,
+        told: false,
+        wants_sha256: false,
         state: UploadState::Open,
         created_at: NOW,
         expires_at: later(60),
@@ -211,6 +213,11 @@ fn append_upload(number: u64, bucket: &BucketName, name: &str, length: Option<u6
         echo: Echo { metadata: Some("name dMO8,  flag".to_owned()), concat: None },
         ..upload(number, bucket, name, 0)
     }
+}
+
+/// A length that a request at an offset says.
+fn said(offset: u64, length: u64) -> Option<Announced> {
+    Some(Announced { offset, length })
 }
 
 /// An extent of `len` bytes that are all `fill`.

@@ -23,11 +23,22 @@ pub(super) async fn life(catalog: &dyn Catalog) {
 
     let mut plain = upload(2, &name, "k", 0);
     plain.expected = Vec::new();
-    plain.only_create = false;
+    plain.precondition = Precondition::Match(vec!["\"a,b\"".to_owned(), "\"c\"".to_owned()]);
+    (plain.told, plain.wants_sha256) = (true, true);
     plain.target.metadata = Metadata::new();
     plain.created_at = Timestamp::from_millis(-1);
     catalog.create_upload(&plain).await.unwrap();
     assert_eq!(catalog.upload(&plain.id).await.unwrap(), plain);
+    for (number, precondition) in [
+        (3, Precondition::Present),
+        (4, Precondition::Match(Vec::new())),
+        (5, Precondition::NoneMatch(vec!["\"c\"".to_owned()])),
+    ] {
+        let conditional = Upload { precondition, ..upload(number, &name, "k", 0) };
+        catalog.create_upload(&conditional).await.unwrap();
+        assert_eq!(catalog.upload(&conditional.id).await.unwrap(), conditional);
+        catalog.delete_upload(&conditional.id).await.unwrap();
+    }
     assert_eq!(catalog.open_uploads().await.unwrap(), 2);
     catalog.record_extent(&up.id, &line, later(70)).await.unwrap();
     catalog.delete_upload(&up.id).await.unwrap();
@@ -130,7 +141,8 @@ pub(super) async fn finish(catalog: &dyn Catalog) {
     assert_eq!(outcome, Outcome::Created);
     assert_eq!(account(catalog, &name).await, (10, 0, 1));
     assert_eq!(catalog.upload(&up.id).await.unwrap().state, UploadState::Complete);
-    assert_eq!(catalog.begin_finish(&up.id, blob_id(4)).await.unwrap(), Finish::Done(Box::new(file.clone())));
+    let done = Finish::Done(Box::new(file.clone()), Outcome::Created);
+    assert_eq!(catalog.begin_finish(&up.id, blob_id(4)).await.unwrap(), done);
     catalog.abandon_finish(&up.id, blob_id(3)).await.unwrap();
     assert_eq!(catalog.upload(&up.id).await.unwrap().state, UploadState::Complete);
     let again = catalog.record_extent(&up.id, &extent(0, 10, 1), later(1)).await;
@@ -145,6 +157,7 @@ pub(super) async fn finish(catalog: &dyn Catalog) {
 pub(super) async fn done_shows_the_file_as_it_was(catalog: &dyn Catalog) {
     let name = bucket_name("history");
     put_bucket(catalog, &name, None).await;
+    put_file(catalog, &name, "ü/日本", 5, 3).await;
     let up = upload(1, &name, "ü/日本", 10);
     catalog.create_upload(&up).await.unwrap();
     fill(catalog, &up).await;
@@ -152,8 +165,9 @@ pub(super) async fn done_shows_the_file_as_it_was(catalog: &dyn Catalog) {
     let mut new = finished_file(&up, 1);
     new.blob.digest.sha256 = Some([0xbb; 32]);
     new.created_by = "\"ann\" \u{1f680}".to_owned();
-    let Committed { file, .. } = catalog.commit_file(new).await.unwrap();
-    let done = Finish::Done(Box::new(file));
+    let Committed { file, outcome, .. } = catalog.commit_file(new).await.unwrap();
+    assert_eq!(outcome, Outcome::Replaced);
+    let done = Finish::Done(Box::new(file), outcome);
     let path = key("ü/日本");
     put_file(catalog, &name, path.as_str(), 2, 3).await;
     assert_eq!(catalog.begin_finish(&up.id, blob_id(9)).await.unwrap(), done, "after the file was replaced");

@@ -4,14 +4,14 @@ use super::buckets;
 use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
 use super::uploads::{self, OPEN, finished, not_found};
-use crate::Taken;
+use crate::{Announced, Taken};
 use carrack_domain::digest::Piece;
 use carrack_domain::error::Fact;
 use carrack_domain::upload::{Shape, StoredExtent, UploadState};
 use carrack_domain::{BucketName, Code, Error, Timestamp, UploadId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-pub(super) fn take_over(connection: &Connection, id: &UploadId, length: Option<u64>) -> Done<Taken> {
+pub(super) fn take_over(connection: &Connection, id: &UploadId, announced: Option<Announced>) -> Done<Taken> {
     let mut upload = uploads::get(connection, id)?;
     let Shape::Append { length: known, partial } = upload.shape else {
         let detail = "This upload takes no bytes in order: it comes in numbered parts, or joins others.";
@@ -22,8 +22,8 @@ pub(super) fn take_over(connection: &Connection, id: &UploadId, length: Option<u
         (UploadState::Complete, Some(length)) => length,
         _ => end_of(uploads::extent(connection, id, 0)?.as_ref()),
     };
-    if let Some(length) = length {
-        announce(connection, id, &upload.target.bucket, Announced { known, length, offset })?;
+    if let Some(Announced { length, .. }) = announced.filter(|announced| announced.offset == offset) {
+        announce(connection, id, &upload.target.bucket, Said { known, length, offset })?;
         upload.shape = Shape::Append { length: Some(length), partial };
     }
     let mut statement = connection.prepare_cached(match upload.state {
@@ -35,14 +35,14 @@ pub(super) fn take_over(connection: &Connection, id: &UploadId, length: Option<u
 }
 
 /// A length that a client says for the first time, or again.
-struct Announced {
+struct Said {
     known: Option<u64>,
     length: u64,
     offset: u64,
 }
 
-fn announce(connection: &Connection, id: &UploadId, bucket: &BucketName, said: Announced) -> Done<()> {
-    let Announced { known, length, offset } = said;
+fn announce(connection: &Connection, id: &UploadId, bucket: &BucketName, said: Said) -> Done<()> {
+    let Said { known, length, offset } = said;
     let problem = match known {
         Some(known) if known == length => return Ok(()),
         Some(known) => format!("The upload's length is {known} bytes and cannot become {length}."),
@@ -59,7 +59,7 @@ fn announce(connection: &Connection, id: &UploadId, bucket: &BucketName, said: A
             return Ok(());
         }
     };
-    Err(Error::new(Code::InvalidRequest, problem).into())
+    Err(Error::new(Code::LengthMismatch, problem).into())
 }
 
 fn end_of(line: Option<&StoredExtent>) -> u64 {
@@ -143,5 +143,5 @@ fn grow(connection: &Connection, id: &UploadId, bucket: &str, bytes: u64) -> Don
 
 fn offset_mismatch(offset: u64, given: u64) -> Error {
     let detail = format!("The upload has {offset} bytes, these begin at {given}: go on at {offset}.");
-    Error::new(Code::OffsetMismatch, detail).with_fact(Fact::Offset(offset))
+    Error::new(Code::OffsetMismatch, detail).with_fact(Fact::Offset { expected: offset, given })
 }

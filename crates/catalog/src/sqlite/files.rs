@@ -85,15 +85,15 @@ pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<Committed> 
     for held in &reservations {
         buckets::reserve(connection, &held.bucket, -held.size)?;
     }
+    let outcome = if present.is_some() { Outcome::Replaced } else { Outcome::Created };
     match &new.origin {
         Origin::Request => {}
-        Origin::Session(upload) => uploads::complete(connection, upload, &file)?,
+        Origin::Session(upload) => uploads::complete(connection, upload, &file, outcome)?,
         Origin::Whole(upload) => {
             uploads::insert(connection, upload)?;
-            uploads::complete(connection, &upload.id, &file)?;
+            uploads::complete(connection, &upload.id, &file, outcome)?;
         }
     }
-    let outcome = if present.is_some() { Outcome::Replaced } else { Outcome::Created };
     Ok(Committed { file, outcome, orphan })
 }
 

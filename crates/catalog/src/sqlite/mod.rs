@@ -20,8 +20,8 @@ mod uploads;
 mod writer;
 
 use crate::{
-    ArchiveCatalog, Catalog, ChunkList, Claim, Committed, Encoding, Finish, ListQuery, Listing, NewFile,
-    NewPack, Outcome, Partial, Taken, Visit,
+    Announced, ArchiveCatalog, Catalog, ChunkList, Claim, Committed, Encoding, Finish, ListQuery, Listing,
+    NewFile, NewPack, Outcome, Partial, Taken, Visit,
 };
 use async_trait::async_trait;
 use carrack_domain::archive::{Archive, Content};
@@ -252,9 +252,9 @@ impl Catalog for SqliteCatalog {
         self.point("extent", |c| uploads::extent(c, id, offset)).await
     }
 
-    async fn take_over(&self, id: &UploadId, length: Option<u64>) -> Result<Taken> {
+    async fn take_over(&self, id: &UploadId, announced: Option<Announced>) -> Result<Taken> {
         let id = *id;
-        self.write("take_over", move |c| appends::take_over(c, &id, length)).await
+        self.write("take_over", move |c| appends::take_over(c, &id, announced)).await
     }
 
     async fn append(&self, id: &UploadId, epoch: u64, piece: &Piece, expires_at: Timestamp) -> Result<()> {

@@ -12,10 +12,11 @@ const SQLITE_LEAST: i32 = 3_051_003;
 /// "CRCK": marks a database as ours.
 const APPLICATION_ID: i64 = 0x4352_434b;
 /// Schema changes, in order; the schema version is how many of them a database has seen.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../migrations/sqlite/0001_facts.sql"),
     include_str!("../../migrations/sqlite/0002_append.sql"),
     include_str!("../../migrations/sqlite/0003_archives.sql"),
+    include_str!("../../migrations/sqlite/0004_resumable.sql"),
 ];
 /// What a whole check may read at most: the start may not take longer than 2 s.
 const QUICK_CHECK_BYTES_MAX: u64 = 256 << 20;

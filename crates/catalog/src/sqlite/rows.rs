@@ -1,8 +1,9 @@
 //! Between rows and domain types. What cannot be converted back is damage, and an error: never a guess.
 
 use super::error::{Done, Failed};
+use crate::Outcome;
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest, Piece};
-use carrack_domain::file::{Blob, Bucket, File, Metadata, Pieces};
+use carrack_domain::file::{Blob, Bucket, File, Metadata, Pieces, Precondition};
 use carrack_domain::id::{hex, unhex};
 use carrack_domain::tree::Fragment;
 use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
@@ -22,7 +23,8 @@ pub(super) const FILE: &str = "key, blob_id, size, crc32, blake3, sha256, file.c
      whole_blake3";
 /// Columns of [`upload`].
 pub(super) const UPLOAD: &str = "id, owner, bucket, key, size, part_size, only_create, state, blob_id, \
-     created_at, expires_at, expected, content_type, metadata, shape, length, echo_metadata, echo_concat";
+     created_at, expires_at, expected, content_type, metadata, shape, length, echo_metadata, echo_concat, told, condition, \
+     wants_sha256";
 /// Columns of [`extent`].
 pub(super) const EXTENT: &str = "begins, ends, crc32, blake3, fragment";
 
@@ -157,11 +159,40 @@ pub(super) fn upload(row: &Row<'_>) -> Done<Upload> {
         shape: shape(row)?,
         echo: Echo { metadata: row.get(16)?, concat: row.get(17)? },
         expected: digests(text(row, 11)?)?,
-        only_create: row.get(6)?,
+        precondition: precondition(row)?,
+        told: row.get(18)?,
+        wants_sha256: row.get(20)?,
         state,
         created_at: Timestamp::from_millis(row.get(9)?),
         expires_at: Timestamp::from_millis(row.get(10)?),
     })
+}
+
+/// The columns `only_create` and `condition` of a precondition.
+pub(super) fn condition(precondition: &Precondition) -> (bool, Option<String>) {
+    match precondition {
+        Precondition::None => (false, None),
+        Precondition::Absent => (true, None),
+        Precondition::Present => (false, Some("present".to_owned())),
+        Precondition::Match(tags) => (false, Some(format!("match\n{}", tags.join("\n")))),
+        Precondition::NoneMatch(tags) => (false, Some(format!("none\n{}", tags.join("\n")))),
+    }
+}
+
+fn precondition(row: &Row<'_>) -> Done<Precondition> {
+    let text = row.get_ref(19)?.as_str_or_null().map_err(|_| damaged("a condition"))?;
+    let Some(text) = text else {
+        return Ok(if row.get(6)? { Precondition::Absent } else { Precondition::None });
+    };
+    let mut lines = text.lines();
+    let kind = lines.next();
+    let tags = lines.map(str::to_owned).collect();
+    match kind {
+        Some("present") => Ok(Precondition::Present),
+        Some("match") => Ok(Precondition::Match(tags)),
+        Some("none") => Ok(Precondition::NoneMatch(tags)),
+        _ => Err(damaged("a condition")),
+    }
 }
 
 fn shape(row: &Row<'_>) -> Done<Shape> {
@@ -231,8 +262,8 @@ fn digest(text: &str) -> Done<Digest> {
     read().ok_or_else(|| damaged("a digest"))
 }
 
-/// A file as it was, as JSON: independent of the tables of today.
-pub(super) fn file_text(file: &File) -> String {
+/// A file as it was, and whether it replaced another, as JSON: independent of the tables of today.
+pub(super) fn file_text(file: &File, outcome: Outcome) -> String {
     let digest = &file.blob.digest;
     json!({
         "bucket": file.bucket.as_str(),
@@ -248,12 +279,13 @@ pub(super) fn file_text(file: &File) -> String {
         "metadata": file.metadata,
         "created_at": file.created_at.as_millis(),
         "created_by": file.created_by,
+        "replaced": outcome == Outcome::Replaced,
     })
     .to_string()
 }
 
 /// Reads what [`file_text`] wrote.
-pub(super) fn file_of_text(text: &str) -> Done<File> {
+pub(super) fn file_of_text(text: &str) -> Done<(File, Outcome)> {
     let value: Value = serde_json::from_str(text).map_err(|_| damaged("a complete upload"))?;
     let read = || {
         let text = |name: &str| value.get(name)?.as_str();
@@ -273,7 +305,9 @@ pub(super) fn file_of_text(text: &str) -> Done<File> {
             sha256,
         };
         let each = value.get("metadata")?.as_object()?.iter();
-        Some(File {
+        // Not noted by the first versions.
+        let replaced = value.get("replaced").and_then(Value::as_bool).unwrap_or(false);
+        let file = File {
             bucket: BucketName::parse(text("bucket")?).ok()?,
             key: Key::parse(text("key")?).ok()?,
             blob: Blob { id: BlobId::parse(text("blob")?)?, size, digest, pieces },
@@ -283,7 +317,8 @@ pub(super) fn file_of_text(text: &str) -> Done<File> {
                 .collect::<Option<Metadata>>()?,
             created_at: Timestamp::from_millis(value.get("created_at")?.as_i64()?),
             created_by: text("created_by")?.to_owned(),
-        })
+        };
+        Some((file, if replaced { Outcome::Replaced } else { Outcome::Created }))
     };
     read().ok_or_else(|| damaged("a complete upload"))
 }

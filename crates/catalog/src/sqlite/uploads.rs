@@ -3,7 +3,7 @@
 use super::buckets;
 use super::error::Done;
 use super::rows::{self, damaged, signed};
-use crate::Finish;
+use crate::{Finish, Outcome};
 use carrack_domain::file::File;
 use carrack_domain::upload::{Shape, StoredExtent, Upload};
 use carrack_domain::{BlobId, BucketName, Code, Error, Timestamp, UploadId};
@@ -51,11 +51,12 @@ pub(super) fn insert(connection: &Connection, upload: &Upload) -> Done<()> {
         Shape::Append { partial: true, .. } => (rows::PARTIAL, 1),
         Shape::Joined { .. } => (rows::JOINED, 1),
     };
+    let (only_create, condition) = rows::condition(&upload.precondition);
     let length = upload.length().filter(|_| shape != rows::PARTS).map(signed).transpose()?;
     let mut statement = connection.prepare_cached(
         "INSERT INTO upload (id, owner, bucket, key, size, part_size, only_create, state, created_at, expires_at, \
-         expected, content_type, metadata, shape, length, echo_metadata, echo_concat) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+         expected, content_type, metadata, shape, length, echo_metadata, echo_concat, told, condition, wants_sha256) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
     )?;
     statement.execute(params![
         upload.id.as_bytes(),
@@ -64,7 +65,7 @@ pub(super) fn insert(connection: &Connection, upload: &Upload) -> Done<()> {
         upload.target.key.as_str().as_bytes(),
         signed(reserved(upload))?,
         signed(part_size)?,
-        upload.only_create,
+        only_create,
         upload.created_at.as_millis(),
         upload.expires_at.as_millis(),
         rows::digests_text(&upload.expected),
@@ -74,6 +75,9 @@ pub(super) fn insert(connection: &Connection, upload: &Upload) -> Done<()> {
         length,
         upload.echo.metadata,
         upload.echo.concat,
+        upload.told,
+        condition,
+        upload.wants_sha256,
     ])?;
     Ok(())
 }
@@ -230,7 +234,8 @@ pub(super) fn standing(connection: &Connection, id: &UploadId) -> Done<Standing>
         FINISHING => Some(Finish::Underway(rows::blob_id(row, 2)?)),
         _ => {
             let text = row.get_ref(3)?.as_str().map_err(|_| damaged("a complete upload"))?;
-            Some(Finish::Done(Box::new(rows::file_of_text(text)?)))
+            let (file, outcome) = rows::file_of_text(text)?;
+            Some(Finish::Done(Box::new(file), outcome))
         }
     };
     Ok(Standing { finish, shape: row.get(4)?, size: row.get(1)?, length: row.get(5)? })
@@ -312,12 +317,12 @@ fn reservation(row: &rusqlite::Row<'_>) -> rusqlite::Result<Reservation> {
 }
 
 /// Notes the file the upload has become. Partial uploads end here: the file has their bytes.
-pub(super) fn complete(connection: &Connection, id: &UploadId, file: &File) -> Done<()> {
+pub(super) fn complete(connection: &Connection, id: &UploadId, file: &File, outcome: Outcome) -> Done<()> {
     let mut statement = connection.prepare_cached(
         "UPDATE upload SET state = 2, blob_id = NULL, file = ?2, \
          length = CASE shape WHEN 3 THEN ?3 ELSE length END WHERE id = ?1",
     )?;
-    statement.execute(params![id.as_bytes(), rows::file_text(file), signed(file.blob.size)?])?;
+    statement.execute(params![id.as_bytes(), rows::file_text(file, outcome), signed(file.blob.size)?])?;
     connection
         .prepare_cached(
             "DELETE FROM upload WHERE id IN (SELECT partial_id FROM member WHERE joined_id = ?1)",

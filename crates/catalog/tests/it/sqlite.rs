@@ -1,5 +1,6 @@
 use carrack_catalog::{Catalog, OpenError, Outcome, SqliteCatalog, SqliteOptions, conformance};
 use carrack_domain::digest::PieceHasher;
+use carrack_domain::file::Precondition;
 use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
 use carrack_domain::{BucketName, Code, Error, Key, Timestamp, UploadId};
 use std::num::NonZeroU64;
@@ -47,7 +48,9 @@ fn upload(size: u64) -> Upload {
         shape: Shape::Parts(PartPlan::new(size, Some(100), NonZeroU64::MIN).unwrap()),
         echo: Echo::default(),
         expected: Vec::new(),
-        only_create: false,
+        precondition: Precondition::None,
+        told: false,
+        wants_sha256: false,
         state: UploadState::Open,
         created_at: NOW,
         expires_at: NOW,

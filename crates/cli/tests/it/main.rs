@@ -12,6 +12,7 @@
 mod archives;
 mod contract;
 mod operations;
+mod resumable;
 mod server;
 mod smoke;
 mod tls;

@@ -126,7 +126,7 @@ pub(super) fn checksum_algorithms() -> String {
 /// What the body must come to: said in the head, or announced for the trailer.
 pub(super) fn checksum(call: &Call) -> Result<Checksum> {
     if let Some(text) = single(&call.headers, UPLOAD_CHECKSUM)? {
-        return Ok(Checksum::Now(parse_checksum(text)?));
+        return Ok(Checksum::Now(vec![parse_checksum(text)?]));
     }
     let announced = call.headers.get_all(TRAILER).iter().filter_map(|value| value.to_str().ok());
     let is_checksum =

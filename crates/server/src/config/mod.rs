@@ -75,6 +75,8 @@ pub struct Server {
     pub header_timeout: Duration,
     #[serde(deserialize_with = "units::duration")]
     pub idle_timeout: Duration,
+    #[serde(deserialize_with = "units::bytes")]
+    pub min_rate: u64,
     pub max_connections: usize,
 }
 

@@ -7,15 +7,18 @@
 //! those bytes again. Every writer has its epoch from the catalog, which refuses a displaced one whatever it believes.
 
 use super::appending::appended;
-use super::claims::{Place, Received};
+use super::claims::{Claim, Claims, Place, Received};
 use super::receive::too_large;
 use super::{Uploads, finish};
 use crate::{Body, Core};
+use carrack_catalog::Announced;
 use carrack_domain::access::{UseUploads, WriteFile};
 use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::{Metadata, Precondition};
 use carrack_domain::upload::{Echo, Shape, Upload, UploadState};
 use carrack_domain::{Code, Error, Grant, Result, UploadId};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// What an upload begins with whose bytes come in order, or that joins others.
 #[derive(Debug, Clone, Default)]
@@ -36,8 +39,8 @@ pub struct NewAppend {
 pub enum Checksum {
     /// Nobody said.
     None,
-    /// This.
-    Now(Digest),
+    /// These.
+    Now(Vec<Digest>),
     /// One of these algorithms; which one, and what it came to, is asked for once the body has ended.
     AtEnd(&'static [Algorithm], Box<dyn FnOnce() -> Result<Digest> + Send>),
 }
@@ -52,7 +55,12 @@ pub struct Append {
     pub length: Option<u64>,
     /// What the bytes must come to.
     pub checksum: Checksum,
+    /// Is told where the upload ends, whenever more of it is stored for good while the body goes on.
+    pub report: Option<Report>,
 }
+
+/// See [`Append::report`]. Called while the bytes are being received: it must not wait for anything.
+pub type Report = Box<dyn FnMut(u64) + Send>;
 
 /// Where an upload stands.
 #[derive(Debug, Clone)]
@@ -80,6 +88,17 @@ impl Uploads {
         self.core.limits.file_size_max
     }
 
+    /// How long an upload lives without a new byte.
+    pub fn ttl(&self) -> Duration {
+        self.core.limits.upload_ttl
+    }
+
+    /// How long this one still lives.
+    pub fn lives(&self, upload: &Upload) -> Duration {
+        let left = upload.expires_at.as_millis().saturating_sub(self.core.clock.now().as_millis());
+        Duration::from_millis(u64::try_from(left).unwrap_or(0))
+    }
+
     /// Begins an upload whose bytes come in order. Of a known length quota and disk space are taken now; otherwise they
     /// are taken as it grows. One of length 0 is complete at once.
     pub async fn create_append(
@@ -96,7 +115,7 @@ impl Uploads {
         let work = async move {
             core.open_session(&upload).await?;
             if upload.length() == Some(0) {
-                finish::when_whole(&core, &maintenance, &claims, &upload).await?;
+                finish::when_whole(&core, &maintenance, &claims, &upload, Vec::new()).await?;
                 return Ok(Progress { upload: core.catalog.upload(&id).await?, offset: Some(0) });
             }
             Ok(Progress { upload, offset: Some(0) })
@@ -120,7 +139,7 @@ impl Uploads {
             }
             let mut found = look(&core, id).await?;
             if found.upload.state != UploadState::Complete && may_be_whole(&found) {
-                finish::when_whole(&core, &maintenance, &claims, &found.upload).await?;
+                finish::when_whole(&core, &maintenance, &claims, &found.upload, Vec::new()).await?;
                 found = match look(&core, id).await {
                     // A partial upload that was joined just now is gone, but this was asked before.
                     Err(error) if error.code() == Code::UploadNotFound && found.upload.is_partial() => found,
@@ -145,20 +164,15 @@ impl Uploads {
         body: Body,
     ) -> Result<Progress> {
         let upload = self.own(grant, id).await?;
-        let Shape::Append { .. } = upload.shape else { return Err(wrong_shape()) };
-        if append.length.is_some_and(|length| length > self.size_max()) {
-            return Err(too_large(self.size_max()));
+        if upload.told {
+            return Err(wrong_shape());
         }
         let (core, maintenance, claims) = (self.core.clone(), self.maintenance.clone(), self.claims.clone());
         let work = async move {
-            let stored = end(&core, id).await?;
-            let received = if append.offset == stored { Received::Discard } else { Received::Keep };
-            let claim = claims.take(Place::Tail(id), received).await?;
-            let taken = core.catalog.take_over(&id, append.length).await?;
-            let upload = taken.upload.clone();
-            let offset = appended(&core, claim, taken, append, body).await?;
+            let Arrived { upload, offset, claim } = arrive(&core, &claims, &upload, append, body).await?;
+            drop(claim);
             if upload.length() == Some(offset) && upload.state != UploadState::Complete {
-                finish::when_whole(&core, &maintenance, &claims, &upload).await?;
+                finish::when_whole(&core, &maintenance, &claims, &upload, Vec::new()).await?;
             }
             match core.catalog.upload(&id).await {
                 Ok(upload) => Ok(Progress { upload, offset: Some(offset) }),
@@ -173,7 +187,39 @@ impl Uploads {
     }
 }
 
-fn wrong_shape() -> Error {
+/// An upload to which a request's bytes were appended.
+pub(super) struct Arrived {
+    /// As it was when they came, with its length if that was said.
+    pub(super) upload: Upload,
+    /// Where it ends now.
+    pub(super) offset: u64,
+    /// Until it is dropped, nobody else appends.
+    pub(super) claim: Claim,
+}
+
+/// Receives a request's bytes, displacing whoever does so.
+pub(super) async fn arrive(
+    core: &Arc<Core>,
+    claims: &Arc<Claims>,
+    upload: &Upload,
+    append: Append,
+    body: Body,
+) -> Result<Arrived> {
+    let Shape::Append { .. } = upload.shape else { return Err(wrong_shape()) };
+    let (id, most) = (upload.id, core.limits.file_size_max);
+    if append.length.is_some_and(|length| length > most) {
+        return Err(too_large(most));
+    }
+    let received = if append.offset == end(core, id).await? { Received::Discard } else { Received::Keep };
+    let claim = claims.take(Place::Tail(id), received).await?;
+    let announced = append.length.map(|length| Announced { offset: append.offset, length });
+    let taken = core.catalog.take_over(&id, announced).await?;
+    let upload = taken.upload.clone();
+    let (offset, claim) = appended(core, claim, taken, append, body).await?;
+    Ok(Arrived { upload, offset, claim })
+}
+
+pub(super) fn wrong_shape() -> Error {
     Error::new(
         Code::UploadShape,
         "This upload takes no bytes in order: it comes in numbered parts, or joins other uploads.",
@@ -206,6 +252,9 @@ async fn look(core: &Core, id: UploadId) -> Result<Progress> {
 }
 
 fn may_be_whole(progress: &Progress) -> bool {
+    if progress.upload.told && progress.upload.state == UploadState::Open {
+        return false;
+    }
     match progress.upload.shape {
         Shape::Joined { .. } => true,
         Shape::Parts(_) | Shape::Append { .. } => progress.upload.length() == progress.offset,

@@ -1,6 +1,6 @@
 //! One request's bytes on their way into an upload whose bytes come in order.
 
-use super::append::{Append, Checksum};
+use super::append::{Append, Checksum, Report};
 use super::claims::{Claim, superseded};
 use super::digests::ExtentDigests;
 use super::receive::too_large;
@@ -17,20 +17,21 @@ use std::time::Duration;
 /// A body is recorded after so many bytes, or so long after the last time: what a crash may cost.
 const CHECKPOINT: (u64, Duration) = (64 << 20, Duration::from_secs(5));
 
-/// Stores what a request brings; where the upload ends then.
+/// Stores what a request brings; where the upload ends then, and the claim.
 pub(super) async fn appended(
     core: &Arc<Core>,
     claim: Claim,
     taken: Taken,
     append: Append,
     mut body: Body,
-) -> Result<u64> {
+) -> Result<(u64, Claim)> {
     if append.offset != taken.offset {
         let (true_offset, given) = (taken.offset, append.offset);
         let detail = format!(
             "The upload has {true_offset} bytes, the request begins at {given}: go on at {true_offset}."
         );
-        return Err(Error::new(Code::OffsetMismatch, detail).with_fact(Fact::Offset(true_offset)));
+        let fact = Fact::Offset { expected: true_offset, given };
+        return Err(Error::new(Code::OffsetMismatch, detail).with_fact(fact));
     }
     let end = taken.upload.length().unwrap_or(core.limits.file_size_max);
     let room = end.saturating_sub(taken.offset);
@@ -42,20 +43,25 @@ pub(super) async fn appended(
     }
     if taken.upload.state != UploadState::Open {
         // All bytes are there. A request that was sent again because its answer was lost brings none, and is right.
-        return Ok(taken.offset);
+        return Ok((taken.offset, claim));
     }
     if taken.upload.length().is_none() {
         let target = &taken.upload.target;
         core.catalog.check_quota(&target.bucket, &target.key, append.announced.unwrap_or(0)).await?;
     }
-    let mut writer = Writer { core: core.clone(), claim, taken, room };
+    let mut writer = Writer { core: core.clone(), claim, taken, room, report: append.report };
     let result = match append.checksum {
         Checksum::None => writer.stream(&mut body).await,
-        Checksum::Now(digest) => writer.verified(&mut body, &[digest.algorithm()], || Ok(digest)).await,
-        Checksum::AtEnd(algorithms, digest) => writer.verified(&mut body, algorithms, digest).await,
+        Checksum::Now(digests) => {
+            let algorithms: Vec<Algorithm> = digests.iter().map(Digest::algorithm).collect();
+            writer.verified(&mut body, &algorithms, || Ok(digests)).await
+        }
+        Checksum::AtEnd(algorithms, digest) => {
+            writer.verified(&mut body, algorithms, || Ok(vec![digest()?])).await
+        }
     };
     count(&result);
-    result.map(|()| writer.taken.offset)
+    result.map(|()| (writer.taken.offset, writer.claim))
 }
 
 /// Counts what an append came to.
@@ -77,6 +83,7 @@ struct Writer {
     claim: Claim,
     taken: Taken,
     room: u64,
+    report: Option<Report>,
 }
 
 impl Writer {
@@ -97,6 +104,10 @@ impl Writer {
             let segment = match (recorded, segment) {
                 (Ok(bytes), Ok(segment)) => {
                     self.advance(bytes);
+                    // What comes with the end of the body, the answer tells.
+                    if let Some(report) = self.report.as_mut().filter(|_| bytes > 0) {
+                        report(self.taken.offset);
+                    }
                     segment
                 }
                 (Err(error), Ok(segment)) => {
@@ -137,7 +148,7 @@ impl Writer {
         &mut self,
         body: &mut Body,
         algorithms: &[Algorithm],
-        digest: impl FnOnce() -> Result<Digest>,
+        digests: impl FnOnce() -> Result<Vec<Digest>>,
     ) -> Result<()> {
         let bounds = Bounds { offset: self.taken.offset, room: self.room, checkpoint: None };
         let id = self.taken.upload.id;
@@ -150,7 +161,7 @@ impl Writer {
             }
         }
         let bytes = segment.bytes;
-        let piece = segment.seal(|digests: &ExtentDigests| digests.verify(&[digest()?])).await?;
+        let piece = segment.seal(|found: &ExtentDigests| found.verify(&digests()?)).await?;
         if bytes > 0 {
             append_piece(&self.core, &self.taken, &piece).await?;
         }

@@ -10,7 +10,7 @@ use super::put::{precondition_failed, publish_record};
 use super::{Uploads, join};
 use crate::maintenance::Maintenance;
 use crate::{Core, metrics};
-use carrack_catalog::{Finish, NewFile, Origin};
+use carrack_catalog::{Committed, Finish, NewFile, Origin, Outcome};
 use carrack_domain::access::UseUploads;
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest, Piece};
 use carrack_domain::error::{Class, Fact};
@@ -41,12 +41,12 @@ impl Uploads {
         let maintenance = self.maintenance.clone();
         let work = async move {
             let _turn = claims.queue(Place::Completion(id)).await?;
-            let (file, orphan) = complete(&core, upload.clone(), digests).await?;
+            let committed = complete(&core, upload.clone(), digests).await?;
             super::watch::hint(&core, &upload).await;
-            if let Some(orphan) = orphan {
+            if let Some(orphan) = committed.orphan {
                 maintenance.collect(orphan).await;
             }
-            Ok(file)
+            Ok(committed.file)
         };
         let file = self.core.to_the_end(work).await?;
         ::metrics::histogram!(metrics::COMPLETE_DURATION, "stage" => "all")
@@ -57,43 +57,41 @@ impl Uploads {
 
 /// Makes the file of an upload that has all its bytes, or, of a partial one, of the upload that joins it. Nothing while
 /// bytes are missing. One at a time does it, also when the last two of several partial uploads end together.
+/// `digests` are those of the whole that were announced only now.
 pub(super) async fn when_whole(
     core: &Arc<Core>,
     maintenance: &Arc<Maintenance>,
     claims: &Arc<Claims>,
     upload: &Upload,
-) -> Result<()> {
+    digests: Vec<Digest>,
+) -> Result<Option<(File, Outcome)>> {
     let id = match upload.is_partial() {
         false => upload.id,
         true => match core.catalog.joined_of(&upload.id).await? {
             Some(joined) => joined,
-            None => return Ok(()),
+            None => return Ok(None),
         },
     };
     let _turn = claims.queue(Place::Completion(id)).await?;
-    match complete(core, core.catalog.upload(&id).await?, Vec::new()).await {
-        Ok((_, orphan)) => {
+    match complete(core, core.catalog.upload(&id).await?, digests).await {
+        Ok(committed) => {
             super::watch::hint(core, upload).await;
-            if let Some(orphan) = orphan {
+            if let Some(orphan) = committed.orphan {
                 maintenance.collect(orphan).await;
             }
-            Ok(())
+            Ok(Some((committed.file, committed.outcome)))
         }
-        Err(error) if error.code() == Code::PartsMissing => Ok(()),
+        Err(error) if error.code() == Code::PartsMissing => Ok(None),
         Err(error) if upload.is_partial() && error.code().class() != Class::Fault => {
             // The partial upload is as it should be: whoever asks for the whole is told.
             tracing::info!(upload = %id, error = error.chain(), "partial uploads are whole and cannot be joined");
-            Ok(())
+            Ok(None)
         }
         Err(error) => Err(error),
     }
 }
 
-async fn complete(
-    core: &Arc<Core>,
-    upload: Upload,
-    mut digests: Vec<Digest>,
-) -> Result<(File, Option<BlobId>)> {
+async fn complete(core: &Arc<Core>, upload: Upload, mut digests: Vec<Digest>) -> Result<Committed> {
     let id = upload.id;
     // Read again under the claim: another completion may have gone first.
     let upload = core.catalog.upload(&id).await?;
@@ -108,17 +106,16 @@ async fn complete(
         (UploadState::Open, Shape::Parts(_) | Shape::Append { .. }) => {
             digests.extend(upload.expected.iter().cloned());
             let digest = verify(core, &upload, &digests).await?;
-            let precondition = precondition_of(&upload);
             let place = carrack_domain::access::FileRef {
                 bucket: upload.target.bucket.clone(),
                 key: upload.target.key.clone(),
             };
-            if precondition != Precondition::None {
-                core.admit(&place, None, &precondition).await?;
+            if upload.precondition != Precondition::None {
+                core.admit(&place, None, &upload.precondition).await?;
             }
             match core.catalog.begin_finish(&id, blob).await? {
                 Finish::Begun => return publish(core, upload, blob, Some(digest)).await,
-                finish @ (Finish::Underway(_) | Finish::Done(_)) => finish,
+                finish @ (Finish::Underway(_) | Finish::Done(..)) => finish,
             }
         }
         (UploadState::Finishing(_) | UploadState::Complete, Shape::Joined { .. }) => {
@@ -129,13 +126,9 @@ async fn complete(
         }
     };
     match finish {
-        Finish::Done(file) => Ok((*file, None)),
+        Finish::Done(file, outcome) => Ok(Committed { file: *file, outcome, orphan: None }),
         Finish::Underway(_) | Finish::Begun => roll_forward(core, core.catalog.upload(&id).await?).await,
     }
-}
-
-fn precondition_of(upload: &Upload) -> Precondition {
-    if upload.only_create { Precondition::Absent } else { Precondition::None }
 }
 
 /// The whole's digests, joined from the ledger; `parts_missing` while there are holes.
@@ -182,6 +175,9 @@ async fn verify(core: &Core, upload: &Upload, expected: &[Digest]) -> Result<Con
             Algorithm::Md5 => digest.verify(&read_through::<Md5>(core, upload).await?)?,
         }
     }
+    if upload.wants_sha256 && content.sha256.is_none() {
+        content.sha256 = Some(read_through::<Sha256>(core, upload).await?.into());
+    }
     Ok(content)
 }
 
@@ -201,7 +197,7 @@ async fn read_through<D: sha2::Digest>(core: &Core, upload: &Upload) -> Result<s
 }
 
 /// Brings an upload that is `Finishing` to its end: after an interruption, or when another request had begun.
-pub(crate) async fn roll_forward(core: &Arc<Core>, upload: Upload) -> Result<(File, Option<BlobId>)> {
+pub(crate) async fn roll_forward(core: &Arc<Core>, upload: Upload) -> Result<Committed> {
     let UploadState::Finishing(blob) = upload.state else {
         return Err(Error::broken(format!("upload {} is not finishing", upload.id)));
     };
@@ -233,7 +229,7 @@ async fn publish(
     upload: Upload,
     blob: BlobId,
     digest: Option<ContentDigest>,
-) -> Result<(File, Option<BlobId>)> {
+) -> Result<Committed> {
     let id = upload.id;
     let label = kind(&upload);
     let stored = match publish_bytes(core, &upload, blob, digest).await {
@@ -246,11 +242,10 @@ async fn publish(
             return Err(error);
         }
     };
-    let precondition = precondition_of(&upload);
     let new = NewFile {
         target: upload.target,
         blob: stored,
-        precondition,
+        precondition: upload.precondition,
         created_at: core.clock.now(),
         created_by: upload.owner,
         origin: Origin::Session(id),
@@ -258,7 +253,7 @@ async fn publish(
     match publish_record(core, new).await {
         Ok(committed) => {
             ::metrics::counter!(metrics::UPLOADS, "kind" => label, "result" => "completed").increment(1);
-            Ok((committed.file, committed.orphan))
+            Ok(committed)
         }
         Err(error) if error.code().class() == Class::Fault => Err(error),
         Err(error) => {

@@ -43,7 +43,7 @@ impl Uploads {
         let work = async move {
             let id = core.catalog.create_joined(&upload, &partials).await?;
             let upload = core.catalog.upload(&id).await?;
-            if let Err(error) = finish::when_whole(&core, &maintenance, &claims, &upload).await {
+            if let Err(error) = finish::when_whole(&core, &maintenance, &claims, &upload, Vec::new()).await {
                 // Refused before anything was done: the partial uploads are free for another wish.
                 if matches!(error.code(), Code::TooLarge | Code::QuotaExceeded) {
                     core.catalog.delete_upload(&id).await?;

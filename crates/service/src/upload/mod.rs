@@ -15,12 +15,14 @@ mod put;
 mod receive;
 mod segment;
 mod session;
+mod told;
 mod watch;
 mod whole;
 
-pub use append::{Append, Checksum, NewAppend, Progress};
+pub use append::{Append, Checksum, NewAppend, Progress, Report};
 pub use parts::{NewUpload, PartStored, UploadStatus};
 pub use put::Put;
+pub use told::{End, NewTold, Told};
 
 use crate::Core;
 use crate::maintenance::Maintenance;

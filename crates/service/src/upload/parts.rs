@@ -66,7 +66,7 @@ impl Uploads {
         core.admit(grant.resource(), Some(new.size), &precondition).await?;
         let upload = Upload {
             expected: new.digests,
-            only_create: new.only_create,
+            precondition,
             ..self.begin(grant, self.name(), Shape::Parts(plan), new.content_type, new.metadata)
         };
         let core = self.core.clone();
@@ -185,19 +185,7 @@ impl Uploads {
     pub async fn delete(&self, grant: &Grant<UseUploads>, id: UploadId) -> Result<()> {
         let upload = self.own(grant, id).await?;
         let (core, claims) = (self.core.clone(), self.claims.clone());
-        let work = async move {
-            // What is being appended is in vain: whoever sends it is told at once.
-            let _claim = match upload.shape {
-                Shape::Append { .. } => Some(claims.take(Place::Tail(id), Received::Discard).await?),
-                Shape::Parts(_) | Shape::Joined { .. } => None,
-            };
-            core.catalog.delete_upload(&upload.id).await?;
-            super::watch::hint(&core, &upload).await;
-            core.storage.discard_stage(upload.id).await?;
-            ::metrics::counter!(metrics::UPLOADS, "kind" => kind(&upload), "result" => "deleted")
-                .increment(1);
-            Ok(())
-        };
+        let work = async move { core.discard_session(&claims, &upload).await };
         self.core.to_the_end(work).await
     }
 }

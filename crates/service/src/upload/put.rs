@@ -6,7 +6,7 @@ use super::receive::{Expected, Gathered, SMALL_BYTES_MAX, gather, receive, too_l
 use crate::{Body, Core, metrics};
 use carrack_catalog::{Committed, NewFile, Origin, Outcome};
 use carrack_domain::access::WriteFile;
-use carrack_domain::digest::{ContentDigest, Digest};
+use carrack_domain::digest::{Algorithm, ContentDigest, Digest};
 use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, File, Metadata, Precondition};
 use carrack_domain::upload::Target;
@@ -29,6 +29,16 @@ pub struct Put {
     pub precondition: Precondition,
     /// Digests that were announced.
     pub digests: Vec<Digest>,
+    /// Whether the file shall have its SHA-256 with it.
+    pub wants_sha256: bool,
+}
+
+impl Put {
+    /// What is computed of the body besides what the catalog needs.
+    fn algorithms(&self) -> Vec<Algorithm> {
+        let announced = self.digests.iter().map(Digest::algorithm);
+        announced.chain(self.wants_sha256.then_some(Algorithm::Sha256)).collect()
+    }
 }
 
 impl Uploads {
@@ -110,8 +120,7 @@ async fn store(core: &Arc<Core>, put: &Put, mut body: Body) -> Result<Blob> {
         match gather(body, SMALL_BYTES_MAX).await {
             Gathered::Whole(bytes) => {
                 expected.check_end(bytes.len() as u64)?;
-                let algorithms: Vec<_> = put.digests.iter().map(Digest::algorithm).collect();
-                return core.store_small(bytes, &algorithms, |found| found.verify(&put.digests)).await;
+                return core.store_small(bytes, &put.algorithms(), |found| found.verify(&put.digests)).await;
             }
             Gathered::Begun(begun) => body = begun,
         }
@@ -148,7 +157,7 @@ async fn fill(
     expected: Expected,
     body: &mut Body,
 ) -> Result<(u64, ContentDigest)> {
-    let hasher = SharedHasher::new(ExtentHasher::new(0, &put.digests));
+    let hasher = SharedHasher::new(ExtentHasher::for_joining(0, &put.algorithms()));
     let mut writer = core.storage.extent_writer(stage, 0, hasher.observer()).await?;
     // Nobody else can write to a stage that only this request knows: there is nothing to be cancelled by.
     let size = match receive(body, &mut *writer, expected, &CancellationToken::new()).await {

@@ -1,12 +1,15 @@
 //! An upload that outlives its request: how it begins.
 
 use super::Uploads;
-use crate::Core;
+use super::claims::{Claims, Place, Received};
+use super::parts::kind;
+use crate::{Core, metrics};
 use carrack_domain::access::WriteFile;
-use carrack_domain::file::Metadata;
+use carrack_domain::file::{Metadata, Precondition};
 use carrack_domain::upload::{Echo, Shape, Target, Upload, UploadState};
 use carrack_domain::{Grant, Result, UploadId};
 use carrack_storage::StageKind;
+use std::sync::Arc;
 
 impl Uploads {
     /// A name for an upload about to be made.
@@ -32,7 +35,9 @@ impl Uploads {
             shape,
             echo: Echo::default(),
             expected: Vec::new(),
-            only_create: false,
+            precondition: Precondition::None,
+            told: false,
+            wants_sha256: false,
             state: UploadState::Open,
             created_at: now,
             expires_at: now.after(self.core.limits.upload_ttl),
@@ -48,6 +53,20 @@ impl Core {
             self.storage.discard_stage(upload.id).await?;
             return Err(error);
         }
+        Ok(())
+    }
+
+    /// Gives an upload up: its bytes and its reservation go.
+    pub(super) async fn discard_session(&self, claims: &Arc<Claims>, upload: &Upload) -> Result<()> {
+        // What is being appended is in vain: whoever sends it is told at once.
+        let _claim = match upload.shape {
+            Shape::Append { .. } => Some(claims.take(Place::Tail(upload.id), Received::Discard).await?),
+            Shape::Parts(_) | Shape::Joined { .. } => None,
+        };
+        self.catalog.delete_upload(&upload.id).await?;
+        super::watch::hint(self, upload).await;
+        self.storage.discard_stage(upload.id).await?;
+        ::metrics::counter!(metrics::UPLOADS, "kind" => kind(upload), "result" => "deleted").increment(1);
         Ok(())
     }
 }

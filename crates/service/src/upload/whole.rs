@@ -11,7 +11,7 @@ use crate::{Body, Core, metrics};
 use bytes::Bytes;
 use carrack_catalog::{NewFile, Origin};
 use carrack_domain::access::{UseUploads, WriteFile};
-use carrack_domain::digest::{Algorithm, ContentDigest};
+use carrack_domain::digest::{Algorithm, ContentDigest, Digest};
 use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Precondition};
 use carrack_domain::upload::{Shape, Upload, UploadState};
@@ -79,8 +79,9 @@ impl Uploads {
         let core = &self.core;
         let blob = match checksum {
             Checksum::None => core.store_small(bytes, &[], |_| Ok(())).await?,
-            Checksum::Now(digest) => {
-                core.store_small(bytes, &[digest.algorithm()], |found| found.verify(&[digest])).await?
+            Checksum::Now(digests) => {
+                let algorithms: Vec<Algorithm> = digests.iter().map(Digest::algorithm).collect();
+                core.store_small(bytes, &algorithms, |found| found.verify(&digests)).await?
             }
             Checksum::AtEnd(algorithms, digest) => {
                 core.store_small(bytes, algorithms, |found| found.verify(&[digest()?])).await?

@@ -77,6 +77,23 @@ impl Wire {
         self.stream.write_all(bytes)
     }
 
+    /// Sends, and listens meanwhile: fails when the other side has ended the connection, also without a word.
+    pub(crate) fn send_listening(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(Duration::from_millis(50)))?;
+        while !bytes.is_empty() {
+            match self.stream.write(bytes) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                }
+                Err(error) => return Err(error),
+            }
+            if self.answered() && self.more()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        self.stream.set_write_timeout(Some(PATIENCE))
+    }
+
     /// One chunk of a chunked body; the empty one is the last.
     pub(crate) fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
         write!(self.stream, "{:x}\r\n", bytes.len())?;
@@ -93,6 +110,22 @@ impl Wire {
             assert!(self.more().unwrap() > 0, "the connection ended before an answer");
         };
         Head::parse(&self.ahead.drain(..end).collect::<Vec<u8>>())
+    }
+
+    /// As [`Wire::head`]; nothing when the connection ends before, however it does.
+    pub(crate) fn try_head(&mut self) -> Option<Head> {
+        while !self.ahead.windows(4).any(|window| window == b"\r\n\r\n") {
+            self.more().ok().filter(|count| *count > 0)?;
+        }
+        Some(self.head())
+    }
+
+    /// As [`Wire::body`]; nothing when the connection ends before.
+    pub(crate) fn try_body(&mut self, len: usize) -> Option<Vec<u8>> {
+        while self.ahead.len() < len {
+            self.more().ok().filter(|count| *count > 0)?;
+        }
+        Some(self.body(len))
     }
 
     /// Exactly `len` bytes of the body.

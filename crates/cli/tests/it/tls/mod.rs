@@ -19,13 +19,13 @@ struct Pair {
 }
 
 /// An authority of our own, made once, and a certificate for this machine.
-struct Authority {
+pub(crate) struct Authority {
     folder: TempDir,
-    cert: PathBuf,
+    pub(crate) cert: PathBuf,
     pair: Pair,
 }
 
-fn authority() -> &'static Authority {
+pub(crate) fn authority() -> &'static Authority {
     static AUTHORITY: OnceLock<Authority> = OnceLock::new();
     AUTHORITY.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -78,13 +78,13 @@ fn issue(folder: &Path, name: &str, key_kind: &str, validity: &str) -> Pair {
 }
 
 /// Settings for HTTPS with the certificate of the tests.
-fn https() -> Setup {
+pub(crate) fn https() -> Setup {
     let Authority { cert, pair, .. } = authority();
     Setup::new().tls(&pair.cert, &pair.key, cert)
 }
 
 /// `curl` with the administrator's token, for one protocol: `--http1.1` or `--http2`.
-fn curl(protocol: &str) -> Command {
+pub(crate) fn curl(protocol: &str) -> Command {
     let mut command = tool("curl", "curl");
     command.args(["-sS", protocol, "-H", &format!("Authorization: Bearer {TOKEN}"), "--cacert"]);
     command.arg(&authority().cert);

@@ -5,7 +5,7 @@ mod clients;
 mod conformance;
 mod crash;
 mod pieces;
-mod proxy;
+pub(crate) mod proxy;
 mod takeover;
 
 use crate::server::Server;

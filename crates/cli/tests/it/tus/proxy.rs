@@ -1,6 +1,6 @@
 //! A bad network for uploads: a proxy that breaks connections after so many bytes of the client, in several ways.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -33,15 +33,18 @@ struct State {
 }
 
 /// Passes on to a server until it is dropped.
-pub(super) struct BadNetwork {
+pub(crate) struct BadNetwork {
     /// `http://127.0.0.1:PORT`.
-    pub(super) base: String,
+    pub(crate) base: String,
     state: Arc<State>,
 }
 
 impl BadNetwork {
+    /// Bytes that a connection that breaks has carried, at most.
+    pub(crate) const CARRIED_MAX: usize = 2 * CARRIED;
+
     /// Breaks connections `breaks` times, then works.
-    pub(super) fn start(upstream: &str, breaks: usize, seed: usize) -> BadNetwork {
+    pub(crate) fn start(upstream: &str, breaks: usize, seed: usize) -> BadNetwork {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(State {
@@ -58,21 +61,22 @@ impl BadNetwork {
                 }
                 let (near, far) = (near.unwrap(), TcpStream::connect(&upstream).unwrap());
                 let (back_from, back_to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
-                std::thread::spawn(move || copy(&back_from, &back_to));
-                let state = shared.clone();
-                std::thread::spawn(move || forward(near, far, &state));
+                let over = Arc::new(AtomicBool::new(false));
+                let (state, ended) = (shared.clone(), over.clone());
+                std::thread::spawn(move || copy(&back_from, &back_to, &ended));
+                std::thread::spawn(move || forward(near, far, &state, &over));
             }
         });
         BadNetwork { base, state }
     }
 
     /// Breaks that did not come.
-    pub(super) fn breaks_left(&self) -> usize {
+    pub(crate) fn breaks_left(&self) -> usize {
         self.state.left.load(Ordering::SeqCst)
     }
 
     /// Bytes that clients sent, heads included.
-    pub(super) fn sent(&self) -> usize {
+    pub(crate) fn sent(&self) -> usize {
         self.state.sent.load(Ordering::SeqCst)
     }
 }
@@ -92,7 +96,7 @@ impl State {
     }
 }
 
-fn forward(mut near: TcpStream, mut far: TcpStream, state: &State) {
+fn forward(mut near: TcpStream, mut far: TcpStream, state: &State, over: &AtomicBool) {
     let mut budget = CARRIED + state.dice(CARRIED);
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count) = near.read(&mut buffer) {
@@ -106,7 +110,8 @@ fn forward(mut near: TcpStream, mut far: TcpStream, state: &State) {
         budget = budget.saturating_sub(count);
         let take = |left: usize| left.checked_sub(1);
         if budget == 0 && state.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
-            break_off(&near, &far, [Break::Cut, Break::Dead, Break::Stalled][state.dice(3)], state);
+            over.store(true, Ordering::SeqCst);
+            break_off(near, &far, [Break::Cut, Break::Dead, Break::Stalled][state.dice(3)], state);
             return;
         }
     }
@@ -114,19 +119,23 @@ fn forward(mut near: TcpStream, mut far: TcpStream, state: &State) {
     close(&far);
 }
 
-fn break_off(near: &TcpStream, far: &TcpStream, how: Break, state: &State) {
+fn break_off(near: TcpStream, far: &TcpStream, how: Break, state: &State) {
     match how {
         Break::Cut => {}
         Break::Stalled => std::thread::sleep(STALL),
         Break::Dead => {
-            close(near);
+            // Given back to the system, so that a client that does not listen while it sends learns of it, too.
+            close(&near);
+            drop(near);
             // Longer than the server has patience with a body that stands still, or until the test is over.
             while !state.stopped.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(50));
             }
+            close(far);
+            return;
         }
     }
-    close(near);
+    close(&near);
     close(far);
 }
 
@@ -135,11 +144,15 @@ fn close(stream: &TcpStream) {
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-fn copy(mut from: &TcpStream, mut to: &TcpStream) {
+/// Passes answers on until there are no more, or the connection is over.
+fn copy(mut from: &TcpStream, mut to: &TcpStream, over: &AtomicBool) {
+    from.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let mut buffer = vec![0; 64 << 10];
-    while let Ok(count) = from.read(&mut buffer) {
-        if count == 0 || to.write_all(&buffer[..count]).is_err() {
-            break;
+    while !over.load(Ordering::SeqCst) {
+        match from.read(&mut buffer) {
+            Ok(count) if count > 0 && to.write_all(&buffer[..count]).is_ok() => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Ok(_) | Err(_) => break,
         }
     }
     close(to);
