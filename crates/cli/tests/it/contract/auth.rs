@@ -93,7 +93,8 @@ async fn every_documented_route_is_served() {
         let answer = request.send().await.unwrap();
         assert_ne!(answer.status(), 405, "{method} {path}");
         if answer.status() == 404 && method != Method::HEAD {
-            refused(answer, 404, "upload_not_found").await;
+            let of = if path.starts_with("/v1/archives/") { "archive_not_found" } else { "upload_not_found" };
+            refused(answer, 404, of).await;
         }
     }
 }
