@@ -41,16 +41,18 @@ check: ## Unit, property, conformance and black-box tests
 	$(CARGO) test --locked --workspace
 
 .PHONY: soak
-soak: ## Kills the server 200 times under load and looks for what was acknowledged
+soak: ## Kills the server 200 times under load and 50 times in the middle of a job, and looks for what was kept
 	CARRACK_KILLS=200 $(CARGO) test --locked --release -p carrack --test it operations::crash -- --nocapture
+	CARRACK_JOB_KILLS=50 $(CARGO) test --locked --release -p carrack --test it archives::crash -- --nocapture
 
 .PHONY: fuzz
-fuzz: ## Random ropes and sockets through the writer for FUZZ_SECONDS; needs nightly and cargo-fuzz
+fuzz: ## Random ropes through the socket writer, random archives through an independent reader; needs nightly and cargo-fuzz
 	@rustup run nightly rustc --version >/dev/null 2>&1 || \
 		{ echo "make fuzz needs a nightly compiler: rustup toolchain install nightly" >&2; exit 1; }
 	@command -v cargo-fuzz >/dev/null || \
 		{ echo "make fuzz needs cargo-fuzz and a C++ compiler: cargo install cargo-fuzz --locked" >&2; exit 1; }
 	cargo +nightly fuzz run writer -- -max_total_time=$(FUZZ_SECONDS) -max_len=400 -len_control=0 -timeout=30
+	cargo +nightly fuzz run archive -- -max_total_time=$(FUZZ_SECONDS) -max_len=600 -len_control=0 -timeout=30
 
 .PHONY: bench
 bench: ## The figures of the main job, on the release binary

@@ -2,9 +2,9 @@
 """Measures the main job on the release binary: completing a large upload, memory under load, an archive of many files,
 and the start after kill -9. Prints one line per figure with the bound it is held against. Python 3.9+, no packages.
 
-    bench/main_job.py [--binary target/release/carrack] [complete rss zip kill]
+    bench/main_job.py [--binary target/release/carrack] [complete rss zip archive deflate watch kill]
 """
-import argparse, http.client, json, os, random, re, shutil, signal, subprocess, sys, tempfile, threading, time
+import argparse, asyncio, http.client, json, os, random, re, shutil, signal, subprocess, sys, tempfile, threading, time
 
 TOKEN = "bench-root-token"
 AUTH = {"Authorization": "Bearer " + TOKEN}
@@ -193,6 +193,132 @@ def bench_zip(binary, folder):
     shutil.rmtree(server.data)
 
 
+def completed(server, wish):
+    """Makes an archive and waits for it; the archive and the seconds it took."""
+    began = time.monotonic()
+    status, body, _ = server.call("POST", "/v1/archives", json.dumps(wish))
+    archive = json.loads(body)
+    assert status in (201, 202), (status, body)
+    while archive["state"] in ("waiting", "running"):
+        time.sleep(0.002)
+        archive = json.loads(server.call("GET", f"/v1/archives/{archive['id']}")[1])
+    assert archive["state"] == "completed", archive
+    return archive, time.monotonic() - began
+
+
+def bench_archive(binary, folder):
+    """An archive of a million entries: the same small file a million times, under a million names."""
+    server = Server(binary, os.path.join(folder, "archive"))
+    server.call("PUT", "/v1/files/default/a", b"x" * 100)
+    archive, seconds = completed(server, {"bucket": "default", "entries": [{"key": "a"}] * 1_000_000})
+    print(f"an archive of 1,000,000 named entries, frozen: {seconds:.1f} s")
+    path, first, tail = f"/v1/archives/{archive['id']}/content", [], []
+    for _ in range(5):
+        server.stop()
+        server.start()
+        for times, wished in (first, "bytes=0-99"), (tail, f"bytes={archive['size'] - 65536}-"):
+            connection = server.connect()
+            connection.connect()
+            began = time.monotonic()
+            status, _, _ = server.call("GET", path, headers={"Range": wished}, connection=connection)
+            times.append(time.monotonic() - began)
+            assert status == 206
+    report("first bytes of 1,000,000 entries, after a start (worst of 5)", max(first) * 1e3, "ms", "under 200")
+    report("then its last 64 KiB (worst of 5)", max(tail) * 1e3, "ms", "under 50")
+    server.stop()
+    server.start()
+    slow = [server.connect() for _ in range(100)]
+    for connection in slow:
+        connection.request("GET", path, headers=AUTH)
+        connection.getresponse().read(100_000)
+    time.sleep(1)
+    report("peak RSS, 100 slow clients of it", server.status_kib("VmHWM") / 1024, "MiB", "under 125")
+    report("RSS then", server.status_kib("VmRSS") / 1024, "MiB", "under 125")
+    server.stop()
+    shutil.rmtree(server.data)
+
+
+def corpus(folder):
+    """Files of a folder, up to 256 MiB."""
+    left = 256 * MIB
+    for place, _, names in sorted(os.walk(folder)):
+        for name in sorted(names):
+            path = os.path.join(place, name)
+            if os.path.isfile(path) and not os.path.islink(path) and os.path.getsize(path) <= left:
+                left -= os.path.getsize(path)
+                yield path
+
+
+def bench_deflate(binary, folder):
+    """Real text and binaries: BENCH_CORPUS, or Python's own library."""
+    server = Server(binary, os.path.join(folder, "deflate"), CARRACK_UPLOADS__DURABILITY="process")
+    root, connection, size = os.environ.get("BENCH_CORPUS", os.path.dirname(os.__file__)), server.connect(), 0
+    for number, path in enumerate(corpus(root)):
+        with open(path, "rb") as f:
+            content = f.read()
+        size += len(content)
+        status = server.call("PUT", f"/v1/files/default/c/{number:05}", content, connection=connection)[0]
+        assert status == 201, status
+    wish = {"bucket": "default", "prefix": "c/", "compression": "deflate"}
+    began = time.monotonic()
+    connection.request("GET", "/v1/zip/default?prefix=c/&compression=deflate", headers=AUTH)
+    streamed = len(connection.getresponse().read())
+    report("the same streamed, nothing deflated before", size / MIB / (time.monotonic() - began), "MiB/s", "4 x zip -6")
+    archive, seconds = completed(server, wish)
+    report(f"deflate of {size >> 20} MiB, job", size / MIB / seconds, "MiB/s", "4 x zip -6")
+    report("ratio, thousandths", 1000 * archive["size"] / size, "", "that of zip -6")
+    report("ratio when streamed, thousandths", 1000 * streamed / size, "", "that of zip -6")
+    again = min(completed(server, wish)[1] for _ in range(5))
+    report("a second archive over the same files", again * 1e3, "ms", "under 100")
+    report("peak RSS", server.status_kib("VmHWM") / 1024, "MiB", "no bound")
+    server.stop()
+    shutil.rmtree(server.data)
+
+
+def bench_watch(binary, folder):
+    """How long after a change the last of 1,000 watchers has it."""
+    server = Server(binary, os.path.join(folder, "watch"), CARRACK_UPLOADS__DURABILITY="process", CARRACK_ARCHIVES__WORKERS="1")
+    block = b"".join(b"line %d of a text\n" % n for n in range(400_000))
+    for number in range(40):
+        body = b"%d" % number + block
+        assert server.call("PUT", f"/v1/files/default/w/{number}", body)[0] == 201
+    wish = {"bucket": "default", "prefix": "w/", "compression": "deflate"}
+    archive = json.loads(server.call("POST", "/v1/archives", json.dumps(wish))[1])
+    assert server.call("POST", f"/v1/archives/{archive['id']}/pause")[0] == 200
+    heard = []
+
+    async def watch(ready, change):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        head = f"GET /v1/archives/{archive['id']}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        writer.write(head.encode())
+        await reader.readuntil(b"paused")
+        ready.release()
+        await change.wait()
+        await reader.readuntil(b'"cancelled"')
+        heard.append(time.monotonic())
+        writer.close()
+
+    async def run():
+        ready, change = asyncio.Semaphore(0), asyncio.Event()
+        watchers = [asyncio.create_task(watch(ready, change)) for _ in range(1000)]
+        for _ in watchers:
+            await asyncio.wait_for(ready.acquire(), 60)
+        change.set()
+        await asyncio.sleep(1)
+        began = time.monotonic()
+        path = f"/v1/archives/{archive['id']}/cancel"
+        status = (await asyncio.to_thread(server.call, "POST", path))[0]
+        assert status == 200, status
+        await asyncio.gather(*watchers)
+        return began
+
+    began = asyncio.run(run())
+    report("a change at the last of 1,000 watchers (and a client in Python)", (max(heard) - began) * 1e3, "ms", "under 200")
+    report("RSS with 1,000 watchers, peak", server.status_kib("VmHWM") / 1024, "MiB", "no bound")
+    server.stop()
+    shutil.rmtree(server.data)
+
+
 def bench_kill(binary, folder):
     server = Server(binary, os.path.join(folder, "kill"))
     draw, acknowledged, ready = random.Random(7), {}, []
@@ -236,7 +362,7 @@ def bench_kill(binary, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--binary", default="target/release/carrack")
-    parser.add_argument("cases", nargs="*", default=["complete", "rss", "zip", "kill"])
+    parser.add_argument("cases", nargs="*", default=["complete", "rss", "zip", "archive", "deflate", "watch", "kill"])
     arguments = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="carrack-bench-", dir=os.environ.get("BENCH_DIR"))
     try:

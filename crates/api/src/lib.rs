@@ -241,3 +241,126 @@ pub struct CompleteUpload {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub digest: BTreeMap<String, String>,
 }
+
+/// An archive to be made: of `prefix`, of `keys`, or of `entries`; of the whole bucket when none is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateArchive {
+    /// The name of the download; the prefix's last folder, or the bucket, when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The bucket of all files whose entry names no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
+    /// All files whose keys begin with this; entry names are what follows its last `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// These files; entry names are the keys without the folder they all share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Vec<String>>,
+    /// These files, of any buckets, under names of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<Vec<ArchiveEntry>>,
+    /// `zip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// `store` (the default), `deflate`, or `auto`: deflate what looks worth it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<String>,
+    /// Seconds that it is to live, at most a year; `archives.ttl` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u64>,
+}
+
+/// A file of an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveEntry {
+    /// Its key.
+    pub key: String,
+    /// Its bucket; the archive's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
+    /// Its name in the archive; its key when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// How much of an archive is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ArchiveProgress {
+    /// Entries that are done.
+    pub entries_done: u64,
+    /// Entries in all.
+    pub entries_total: u64,
+    /// Bytes of content that are done.
+    pub bytes_done: u64,
+    /// Bytes of content in all.
+    pub bytes_total: u64,
+}
+
+/// Why an archive failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ArchiveError {
+    /// The stable code.
+    pub code: String,
+    /// A sentence for a person.
+    pub detail: String,
+    /// The entry it failed at, if it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
+}
+
+/// An entry whose name is not the one it would have had: that was not safe, or taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RenamedEntry {
+    /// The file's key.
+    pub key: String,
+    /// The entry's name.
+    pub name: String,
+}
+
+/// An archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Archive {
+    /// Its unguessable name.
+    pub id: String,
+    /// The name of the download.
+    pub name: String,
+    /// `zip`.
+    pub format: String,
+    /// `store`, `deflate` or `auto`.
+    pub compression: String,
+    /// `waiting`, `running`, `paused`, `completed`, `failed` or `cancelled`.
+    pub state: String,
+    /// How much is done.
+    pub progress: ArchiveProgress,
+    /// Bytes of the ZIP, once it is completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Its strong tag with its quotes, once it is completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// Why it failed; in state `waiting`, why the last attempt did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ArchiveError>,
+    /// Entries that were renamed, at most 1,000 of them.
+    pub renamed: Vec<RenamedEntry>,
+    /// How many were.
+    pub renamed_total: u64,
+    /// When it was asked for: files are in it as they were then.
+    pub created_at: String,
+    /// When it goes.
+    pub expires_at: String,
+    /// Where its bytes are, once it is completed.
+    pub content_url: String,
+}
+
+/// A page of the caller's archives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ArchiveList {
+    /// Newest first.
+    pub archives: Vec<Archive>,
+    /// Pass it as `cursor` for the next page; null on the last.
+    pub next_cursor: Option<String>,
+}

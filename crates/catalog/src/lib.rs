@@ -8,6 +8,7 @@
 //! replaced or deleted leaves its blob in [`Catalog::unreferenced_blobs`] until its bytes are gone and
 //! [`Catalog::forget_blob`] is called.
 
+mod archives;
 pub mod conformance;
 pub mod metrics;
 mod sqlite;
@@ -18,6 +19,7 @@ use carrack_domain::file::{Blob, Bucket, File, Precondition};
 use carrack_domain::upload::{StoredExtent, Target, Upload};
 use carrack_domain::{BlobId, BucketName, Key, KeyPrefix, Result, Timestamp, UploadId};
 
+pub use archives::{ArchiveCatalog, Claim, ENCODING_ROW_BYTES, Encoding, NewPack};
 pub use sqlite::{OpenError, SqliteCatalog, SqliteOptions};
 
 /// Whether a method made something or found it there.
@@ -166,7 +168,7 @@ pub struct ChunkList {
 
 /// See the module's documentation.
 #[async_trait]
-pub trait Catalog: Send + Sync + 'static {
+pub trait Catalog: ArchiveCatalog + Send + Sync + 'static {
     /// Makes a bucket, or changes the quota of one. `quota_bytes: None` means no limit.
     async fn put_bucket(
         &self,
@@ -297,7 +299,8 @@ pub trait Catalog: Send + Sync + 'static {
     /// Whether an upload is recorded under this id, in any state: a stage without a record is left over.
     async fn has_upload(&self, id: &UploadId) -> Result<bool>;
 
-    /// Blobs that nothing points at and whose bytes are to be deleted, at most `limit`, skipping those in `skip`.
+    /// Blobs that nothing points at, which no archive holds, and whose bytes are to be deleted, at most `limit`, skipping
+    /// those in `skip`.
     async fn unreferenced_blobs(&self, skip: &[BlobId], limit: usize) -> Result<Vec<BlobId>>;
 
     /// Forgets an unreferenced blob whose bytes are gone. Nothing when it is referenced or unknown.
@@ -309,7 +312,8 @@ pub trait Catalog: Send + Sync + 'static {
     /// Referenced blobs after `after` in byte order of their ids, at most `limit`: for reconciling with storage.
     async fn blobs(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<Blob>>;
 
-    /// Whether a run of bytes in storage belongs to a blob: it has the blob's name, or is one of its pieces.
+    /// Whether a run of bytes in storage belongs to a blob: it has the blob's name, or is one of its pieces. Other runs
+    /// belong to archives, see [`ArchiveCatalog::is_archived`].
     async fn is_stored(&self, run: &BlobId) -> Result<bool>;
 
     /// The chunk list of a blob if it was computed before.

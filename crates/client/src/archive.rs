@@ -9,11 +9,13 @@ use crate::part_file::{open_locked, publish, suffixed};
 use crate::progress::Progress;
 use crate::remote::{bucket_name, push_query};
 use crate::sink::{Sink, StreamSink};
+use carrack_api::{Archive, CreateArchive};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_MATCH, IF_RANGE, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use std::io::{Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncWrite;
 
 /// What an archive is made of.
@@ -23,6 +25,21 @@ pub struct ArchiveRequest {
     pub bucket: String,
     /// What the keys begin with.
     pub prefix: String,
+    /// Whether the server compresses it first: `deflate` or `auto`.
+    pub compression: Option<String>,
+}
+
+/// How often an archive that is being made is asked for.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// Where the bytes of an archive are.
+struct Place {
+    /// The path that has them.
+    path: String,
+    /// What a later run with the same wish would be remembered by.
+    remembered: String,
+    /// The archive that was made for this, to be deleted afterwards.
+    made: Option<String>,
 }
 
 /// How far an archive is. Until the first answer nothing is known.
@@ -50,8 +67,8 @@ impl Client {
         destination: &Path,
         progress: Arc<dyn Progress>,
     ) -> Result<u64> {
-        let url_path = request.path()?;
-        let url = format!("{}{url_path}", self.base());
+        let place = self.place(request).await?;
+        let (url_path, url) = (place.path.clone(), format!("{}{}", self.base(), place.remembered));
         let mut partial = Partial::open(destination.to_owned(), url.clone()).await?;
         let kept = partial.reached.at;
         let mut outcome = self.continue_archive(&url_path, &url, &mut partial, &*progress).await;
@@ -64,6 +81,7 @@ impl Client {
         let destination = destination.to_owned();
         let size = partial.reached.at;
         blocking(move || publish(&partial.path, &partial.journal, &destination)).await?;
+        self.forget(place).await;
         progress.finished();
         Ok(size)
     }
@@ -75,13 +93,48 @@ impl Client {
         writer: &mut W,
         progress: Arc<dyn Progress>,
     ) -> Result<u64> {
-        let path = request.path()?;
+        let place = self.place(request).await?;
         let mut sink = StreamSink::new(writer, "-".into(), None);
         let mut reached = Reached::default();
-        self.fetch_archive(&path, &mut reached, &mut sink, &*progress, |_| Ok(())).await?;
+        self.fetch_archive(&place.path, &mut reached, &mut sink, &*progress, |_| Ok(())).await?;
         sink.finish().await?;
+        self.forget(place).await;
         progress.finished();
         Ok(reached.at)
+    }
+
+    /// Finds out where the archive is; one that is to be compressed is made first.
+    async fn place(&self, request: &ArchiveRequest) -> Result<Place> {
+        let mut remembered = request.path()?;
+        let Some(compression) = &request.compression else {
+            return Ok(Place { path: remembered.clone(), remembered, made: None });
+        };
+        push_query(&mut remembered, "compression", compression);
+        let wish = CreateArchive {
+            bucket: Some(request.bucket.clone()),
+            prefix: Some(request.prefix.clone()),
+            compression: Some(compression.clone()),
+            ..CreateArchive::default()
+        };
+        let mut archive: Archive =
+            self.json(|| self.request(Method::POST, "/v1/archives").json(&wish)).await?;
+        let own = format!("/v1/archives/{}", archive.id);
+        while matches!(archive.state.as_str(), "waiting" | "running" | "paused") {
+            tokio::time::sleep(ASK_EVERY).await;
+            archive = self.json(|| self.request(Method::GET, &own)).await?;
+        }
+        if archive.state != "completed" {
+            let why = archive.error.map_or_else(String::new, |error| format!(": {}", error.detail));
+            return Err(ClientError::Unexpected(format!("an archive that is {}{why}", archive.state)));
+        }
+        Ok(Place { path: format!("{own}/content"), remembered, made: Some(own) })
+    }
+
+    /// Deletes an archive that was made for one download. It would expire by itself.
+    async fn forget(&self, place: Place) {
+        if let Some(made) = place.made {
+            self.send(self.request(Method::DELETE, &made)).await.ok();
+        }
     }
 
     async fn continue_archive(

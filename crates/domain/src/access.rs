@@ -136,6 +136,8 @@ permissions! {
     ArchiveFile(FileRef) = Archive, |r| Some((&r.bucket, r.key.as_str()));
     /// Use uploads of one's own; each is checked against its owner and target besides.
     UseUploads(()) = Write, |_| None;
+    /// Use archives of one's own; each is checked against its owner besides.
+    UseArchives(()) = Archive, |_| None;
     /// See the buckets there are.
     ListBuckets(()) = List, |_| None;
     /// Make, change or delete a bucket.

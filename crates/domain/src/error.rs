@@ -92,6 +92,8 @@ codes! {
     FileNotFound = "file_not_found", Absent;
     /// There is no such upload, or the caller may not know of it.
     UploadNotFound = "upload_not_found", Absent;
+    /// There is no such archive, or the caller may not know of it.
+    ArchiveNotFound = "archive_not_found", Absent;
     /// The upload existed and ran out of time.
     UploadExpired = "upload_expired", Absent;
     /// The bucket still holds files or open uploads.
@@ -108,6 +110,10 @@ codes! {
     PartConflict = "part_conflict", Conflict;
     /// Not every part is stored yet.
     PartsMissing = "parts_missing", Conflict;
+    /// An archive's bytes are not known yet, or never will be.
+    ArchiveNotReady = "archive_not_ready", Conflict;
+    /// What is wished for cannot be had from the state it is in.
+    InvalidTransition = "invalid_transition", Conflict;
     /// `If-Match`, `If-None-Match` or their kin did not hold.
     PreconditionFailed = "precondition_failed", Conflict;
     /// The file or part is larger than this server takes.

@@ -81,6 +81,10 @@ ids! {
     BlobId;
     /// Names an upload session and the stage that holds its bytes.
     UploadId;
+    /// Names the deflated form of a content: it follows from the content and the compressor, so it is the same everywhere.
+    EncodingId;
+    /// Names an archive, and the job that makes it.
+    ArchiveId;
     /// Ties together what one request did, in logs, problems and the `X-Request-Id` header.
     TraceId;
 }

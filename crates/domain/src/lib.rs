@@ -5,12 +5,14 @@
 //! a strong ETag and extents that can be sliced at any byte.
 
 pub mod access;
+pub mod archive;
 pub mod clock;
 pub mod digest;
 pub mod error;
 pub mod etag;
 pub mod file;
 pub mod id;
+pub mod job;
 pub mod key;
 pub mod range;
 pub mod rope;
@@ -21,7 +23,7 @@ pub use access::{Action, Grant, Principal, Role};
 pub use clock::{Clock, Entropy, Timestamp};
 pub use error::{Code, Error, Result};
 pub use etag::ETag;
-pub use id::{BlobId, TraceId, UploadId};
+pub use id::{ArchiveId, BlobId, EncodingId, TraceId, UploadId};
 pub use key::{BucketName, Key, KeyPrefix};
 pub use range::ByteRange;
 pub use rope::Rope;

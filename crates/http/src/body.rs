@@ -196,12 +196,20 @@ pub(crate) struct ResponseBody {
     record: Option<Record>,
 }
 
+/// What remains of a body whose length nobody knows.
+const UNKNOWN: u64 = u64::MAX;
+
 enum Content {
     Bytes(Bytes),
     Transfer(Pin<Box<dyn Future<Output = Step> + Send>>),
     Idle(Box<Transfer>),
+    /// Bytes of unknown number.
+    Stream(BodyStream),
     Ended,
 }
+
+/// Bytes as they come. An error is never the end of a body.
+pub(crate) type BodyStream = Pin<Box<dyn futures_util::Stream<Item = Result<Bytes>> + Send>>;
 
 type Step = (Box<Transfer>, Result<Option<Bytes>>);
 
@@ -230,7 +238,7 @@ impl ResponseBody {
     pub(crate) fn as_bytes(&self) -> Option<&Bytes> {
         match &self.content {
             Content::Bytes(bytes) => Some(bytes),
-            Content::Transfer(_) | Content::Idle(_) | Content::Ended => None,
+            Content::Transfer(_) | Content::Idle(_) | Content::Stream(_) | Content::Ended => None,
         }
     }
 
@@ -240,13 +248,21 @@ impl ResponseBody {
         ResponseBody { content, remaining: length, sent: 0, failed: false, record: None }
     }
 
+    /// A body without a length.
+    pub(crate) fn stream(stream: BodyStream) -> ResponseBody {
+        let content = Content::Stream(stream);
+        ResponseBody { content, remaining: UNKNOWN, sent: 0, failed: false, record: None }
+    }
+
     /// What is to be recorded at the end.
     pub(crate) fn record(&mut self, record: Record) {
         self.record = Some(record);
     }
 
     fn emit(&mut self, bytes: Bytes) -> Poll<Option<std::result::Result<Frame<Bytes>, Error>>> {
-        self.remaining = self.remaining.saturating_sub(bytes.len() as u64);
+        if self.remaining != UNKNOWN {
+            self.remaining = self.remaining.saturating_sub(bytes.len() as u64);
+        }
         self.sent += bytes.len() as u64;
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
@@ -296,6 +312,21 @@ impl Body for ResponseBody {
                     }
                     Poll::Ready((_, Err(error))) => return self.fail(error),
                 },
+                Content::Stream(mut stream) => match stream.as_mut().poll_next(context) {
+                    Poll::Pending => {
+                        self.content = Content::Stream(stream);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Some(Ok(bytes))) => {
+                        self.content = Content::Stream(stream);
+                        return self.emit(bytes);
+                    }
+                    Poll::Ready(Some(Err(error))) => return self.fail(error),
+                    Poll::Ready(None) => {
+                        self.remaining = 0;
+                        return Poll::Ready(None);
+                    }
+                },
                 Content::Ended => return Poll::Ready(None),
             }
         }
@@ -306,7 +337,7 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.remaining)
+        if self.remaining == UNKNOWN { SizeHint::default() } else { SizeHint::with_exact(self.remaining) }
     }
 }
 

@@ -12,9 +12,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use carrack_domain::access::{FileRef, PrefixRef};
 use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::Metadata;
-use carrack_domain::{BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
+use carrack_domain::{ArchiveId, BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
 use carrack_interim::Interim;
 use carrack_service::download::Form;
+use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub(crate) struct Call {
     pub(crate) body: RequestBody,
     /// In which form this connection can send the bytes of blobs.
     pub(crate) form: Form,
+    /// The connection beneath, for who speaks something else on it after the answer.
+    pub(crate) upgrade: Option<OnUpgrade>,
     /// Says interim responses, where the connection can send them.
     pub(crate) interim: Option<Interim>,
     uri: Uri,
@@ -57,6 +60,7 @@ impl Call {
                 ));
             }
         };
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
         let matched = parts.extensions.remove::<MatchedPath>();
         let query = parse_query(parts.uri.query().unwrap_or(""))?;
         let interim = parts.extensions.remove::<Interim>();
@@ -64,6 +68,7 @@ impl Call {
         let form = if recognised { Form::Mapped } else { Form::Copied };
         Ok(Call {
             app,
+            upgrade,
             matched,
             uri: parts.uri,
             principal,
@@ -101,6 +106,12 @@ impl Call {
     pub(crate) fn upload_id(&self) -> Result<UploadId> {
         UploadId::parse(self.param("id"))
             .ok_or_else(|| Error::new(Code::UploadNotFound, "There is no such upload."))
+    }
+
+    /// `{id}` of the path; a spelling that no id has is `archive_not_found` like any unknown one.
+    pub(crate) fn archive_id(&self) -> Result<ArchiveId> {
+        ArchiveId::parse(self.param("id"))
+            .ok_or_else(|| Error::new(Code::ArchiveNotFound, "There is no such archive."))
     }
 
     /// `{number}` of the path.
@@ -148,7 +159,12 @@ impl Call {
 
     /// The body as JSON.
     pub(crate) async fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<T> {
-        let bytes = self.body.collect(JSON_BYTES_MAX).await?;
+        self.json_up_to(JSON_BYTES_MAX).await
+    }
+
+    /// The same for a body that may be longer than most.
+    pub(crate) async fn json_up_to<T: serde::de::DeserializeOwned>(&mut self, limit: usize) -> Result<T> {
+        let bytes = self.body.collect(limit).await?;
         parse_json(&bytes)
     }
 

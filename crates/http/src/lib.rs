@@ -3,6 +3,7 @@
 //! [`routes::ROUTES`] declares every route with the action it needs; [`pipeline`] runs each request through the same
 //! steps: trace id, credentials, handler, error rendering, metrics. A resource has one file.
 
+mod archives;
 mod body;
 mod buckets;
 mod call;
@@ -12,6 +13,7 @@ mod cors;
 mod digests;
 mod disposition;
 mod files;
+mod live;
 pub mod metrics;
 mod openapi;
 mod pipeline;
@@ -24,12 +26,14 @@ mod routes;
 mod system;
 mod tus;
 mod uploads;
+mod ws;
 mod zip;
 
 use carrack_domain::{Entropy, TraceId};
 use carrack_service::Service;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio_util::task::TaskTracker;
 
 pub use body::Pace;
 pub use cors::Cors;
@@ -53,6 +57,8 @@ pub struct App {
     pub pace: Pace,
     /// Headers of hot files.
     pub representations: Representations,
+    /// Owns what goes on after its answer, such as WebSockets; awaited at shutdown.
+    pub tasks: TaskTracker,
     /// Renders the metrics in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
 }

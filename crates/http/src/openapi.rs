@@ -18,6 +18,10 @@ use utoipa::{Modify, OpenApi};
         crate::resumable::options, crate::resumable::options_of_upload, crate::resumable::post, crate::resumable::head,
         crate::resumable::get, crate::resumable::patch, crate::resumable::delete,
         crate::zip::get, crate::zip::head,
+        crate::archives::create, crate::archives::list, crate::archives::get, crate::archives::delete,
+        crate::archives::pause, crate::archives::resume, crate::archives::cancel, crate::archives::content,
+        crate::archives::head, crate::live::events,
+        crate::ws::open,
     ),
     modifiers(&Bearer, &OperationIds),
 )]

@@ -23,9 +23,11 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         | Code::BodyIncomplete => StatusCode::BAD_REQUEST,
         Code::Unauthenticated | Code::InvalidToken => StatusCode::UNAUTHORIZED,
         Code::Forbidden => StatusCode::FORBIDDEN,
-        Code::RouteNotFound | Code::BucketNotFound | Code::FileNotFound | Code::UploadNotFound => {
-            StatusCode::NOT_FOUND
-        }
+        Code::RouteNotFound
+        | Code::BucketNotFound
+        | Code::FileNotFound
+        | Code::UploadNotFound
+        | Code::ArchiveNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Code::BucketNotEmpty
@@ -34,7 +36,9 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         | Code::OffsetMismatch
         | Code::UploadShape
         | Code::PartConflict
-        | Code::PartsMissing => StatusCode::CONFLICT,
+        | Code::PartsMissing
+        | Code::ArchiveNotReady
+        | Code::InvalidTransition => StatusCode::CONFLICT,
         Code::UploadExpired => StatusCode::GONE,
         Code::PreconditionFailed | Code::UnsupportedVersion => StatusCode::PRECONDITION_FAILED,
         Code::TooLarge | Code::LengthExceeded | Code::QuotaExceeded => StatusCode::PAYLOAD_TOO_LARGE,

@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::metrics::Meters;
 use crate::render::Response;
-use crate::{App, buckets, files, pipeline, resumable, system, tus, uploads, zip};
+use crate::{App, archives, buckets, files, live, pipeline, resumable, system, tus, uploads, ws, zip};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::routing::{MethodFilter, on};
@@ -118,6 +118,16 @@ routes! {
     OPTIONS "/v1/tus/{id}" Public tus::options;
     [HEAD PATCH DELETE POST] "/v1/tus/{id}" Write tus::resource;
     [GET HEAD] "/v1/zip/{bucket}" Archive zip::get;
+    GET "/v1/archives" Archive archives::list;
+    POST "/v1/archives" Archive archives::create;
+    GET "/v1/archives/{id}" Archive archives::get;
+    DELETE "/v1/archives/{id}" Archive archives::delete;
+    POST "/v1/archives/{id}/pause" Archive archives::pause;
+    POST "/v1/archives/{id}/resume" Archive archives::resume;
+    POST "/v1/archives/{id}/cancel" Archive archives::cancel;
+    [GET HEAD] "/v1/archives/{id}/content" Archive archives::content;
+    GET "/v1/archives/{id}/events" Archive live::events;
+    GET "/v1/ws" List ws::open;
 }
 
 /// All routes as a service for the transport.

@@ -82,7 +82,7 @@ pub(crate) async fn status(call: Call) -> Result<Response> {
     Ok(render::json(StatusCode::OK, &render_upload(status)))
 }
 
-fn render_upload(status: UploadStatus) -> Upload {
+pub(crate) fn render_upload(status: UploadStatus) -> Upload {
     let UploadStatus { upload, received, received_bytes } = status;
     let state = match upload.state {
         UploadState::Open => "open",

@@ -1,26 +1,27 @@
 //! `/v1/zip`: a selection as one ZIP, at once.
 
+use crate::body::ResponseBody;
 use crate::call::Call;
 use crate::disposition;
-use crate::render::Response;
+use crate::render::{self, Response};
 use crate::rope::{self, Answer, Outgoing};
-use axum::http::header::CONTENT_DISPOSITION;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use carrack_domain::access::{ArchiveFile, ArchivePrefix, FileRef, authorize};
 use carrack_domain::{Code, Error, Key, Result};
-use carrack_service::archive::Selection;
+use carrack_service::archive::{Archive, Deflated, Selection};
 use carrack_service::download::Kind;
 use std::collections::BTreeSet;
 
 /// Files of a bucket as one ZIP with a length, an ETag and ranges; the same files make the same bytes.
 #[utoipa::path(
-    get, path = "/v1/zip/{bucket}", tag = "archives",
+    get, path = "/v1/zip/{bucket}", tag = "zip",
     params(
         ("bucket" = String, Path),
         ("prefix" = Option<String>, Query, description = "All files whose keys begin with this; entry names are what follows its last `/`."),
         ("key" = Option<Vec<String>>, Query, description = "These files instead, repeated; entry names are the keys without the folder they all share."),
         ("name" = Option<String>, Query, description = "The name of the download."),
-        ("compression" = Option<String>, Query, description = "`store`."),
+        ("compression" = Option<String>, Query, description = "`store`, or `deflate`: then without length and ranges unless every file in it has been deflated before."),
         ("Range" = Option<String>, Header), ("If-Range" = Option<String>, Header),
         ("If-Match" = Option<String>, Header), ("If-None-Match" = Option<String>, Header),
     ),
@@ -33,26 +34,50 @@ use std::collections::BTreeSet;
     security(("bearer" = []))
 )]
 pub(crate) async fn get(call: Call) -> Result<Response> {
-    match call.query("compression") {
-        None | Some("store") => {}
+    let deflate = match call.query("compression") {
+        None | Some("store") => false,
+        Some("deflate") => true,
         Some(other) => {
             let shown = other.escape_default();
             return Err(Error::new(
                 Code::InvalidRequest,
-                format!("compression={shown} is not offered: use store, or leave it out."),
+                format!("compression={shown} is not offered: use store or deflate, or leave it out."),
             ));
         }
-    }
+    };
     let selection = selection(&call)?;
     let name = archive_name(&call);
-    let archive = call.app.service.archives.zip(selection, call.form).await?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_DISPOSITION, disposition::header(true, &name));
+    let archives = &call.app.service.archives;
+    let archive = match deflate {
+        false => archives.zip(selection, call.form).await?,
+        true => match archives.deflated(selection, call.form).await? {
+            Deflated::Ready(archive) => archive,
+            Deflated::Streamed(stream) => return Ok(flow(&call, headers, stream)),
+        },
+    };
+    send(&call, headers, archive)
+}
+
+/// A ZIP that is made as it is sent: nobody knows its length, so there is nothing to resume.
+fn flow(call: &Call, mut headers: HeaderMap, stream: carrack_service::Body) -> Response {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/zip"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    let body = if call.method == Method::HEAD { ResponseBody::empty() } else { ResponseBody::stream(stream) };
+    let mut response = render::empty(StatusCode::OK).map(|_| body);
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Sends a ZIP, or what the request wants of it.
+pub(crate) fn send(call: &Call, mut headers: HeaderMap, archive: Archive) -> Result<Response> {
     // nginx in front would keep up to 1 GiB of it on disk and then stop reading: the answer is to be passed on as it comes.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     let headers = rope::representation(headers, &archive.rope, "application/zip")?;
     let out = Outgoing { rope: &archive.rope, content_type: "application/zip", kind: Kind::Zip, headers };
-    Ok(match rope::answer(&call, out)? {
+    Ok(match rope::answer(call, out)? {
         Answer::Head(response) => response,
         Answer::Content(response, slice, kind) => {
             rope::with_body(response, slice, kind, archive.reader, call.form, Some(archive.hold))
@@ -62,7 +87,7 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
 
 /// The same as GET without the content.
 #[utoipa::path(
-    head, path = "/v1/zip/{bucket}", tag = "archives", params(("bucket" = String, Path)),
+    head, path = "/v1/zip/{bucket}", tag = "zip", params(("bucket" = String, Path)),
     responses((status = 200, description = "The head that GET would have.")), security(("bearer" = []))
 )]
 #[expect(dead_code, reason = "documents what `get` serves")]
@@ -86,12 +111,19 @@ fn selection(call: &Call) -> Result<Selection> {
     }
 }
 
-/// What the client wishes, else the prefix's last folder, else the bucket.
 fn archive_name(call: &Call) -> String {
-    let wished = call.query("name").filter(|name| !name.is_empty());
-    let folder =
-        call.query("prefix").unwrap_or("").trim_end_matches('/').rsplit('/').next().filter(|f| !f.is_empty());
     let bucket = call.bucket().map(|bucket| bucket.to_string()).unwrap_or_default();
-    let name = wished.or(folder).unwrap_or(&bucket);
+    with_extension(&name(call.query("name"), call.query("prefix").unwrap_or(""), &bucket))
+}
+
+/// What the client wishes, else the prefix's last folder, else the bucket.
+pub(crate) fn name(wished: Option<&str>, prefix: &str, bucket: &str) -> String {
+    let wished = wished.filter(|name| !name.is_empty());
+    let folder = prefix.trim_end_matches('/').rsplit('/').next().filter(|folder| !folder.is_empty());
+    wished.or(folder).unwrap_or(bucket).to_owned()
+}
+
+/// The name of a file that is a ZIP.
+pub(crate) fn with_extension(name: &str) -> String {
     if name.to_ascii_lowercase().ends_with(".zip") { name.to_owned() } else { format!("{name}.zip") }
 }

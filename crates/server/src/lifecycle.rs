@@ -9,6 +9,7 @@ use carrack_http::App;
 use carrack_service::access::Access;
 use carrack_service::facts::Facts;
 use carrack_service::{Core, Limits, Service};
+use carrack_state::MemoryState;
 use carrack_storage::{LocalOptions, LocalStore, Storage};
 use carrack_transport::Tls;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -62,6 +63,7 @@ async fn serve(config: Config, metrics: PrometheusHandle) -> Result<(), String> 
     let idle = CancellationToken::new();
     background.spawn(maintain(rooms.service.clone(), idle.clone()));
     background.spawn(reconcile(rooms.service.clone(), idle.clone()));
+    background.spawn(rooms.service.jobs.clone().run(idle.clone()));
     background.spawn(upkeep(metrics.clone(), idle.clone()));
     background.spawn(tls::reload_on(reload, tls.clone(), idle.clone()));
     let app = App {
@@ -76,6 +78,7 @@ async fn serve(config: Config, metrics: PrometheusHandle) -> Result<(), String> 
             idle_timeout: config.server.idle_timeout,
         },
         representations: carrack_http::Representations::default(),
+        tasks: rooms.tasks.clone(),
         metrics: Box::new(move || telemetry::render(&metrics)),
     };
     let served = listen(&config, app, tls, &stop, &rooms).await;
@@ -145,6 +148,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         catalog: catalog.clone(),
         facts: Facts::new(catalog.clone()),
         storage,
+        state: Arc::new(MemoryState::default()),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
         limits: Limits {
@@ -153,10 +157,14 @@ async fn open(config: &Config) -> Result<Rooms, String> {
             upload_ttl: config.uploads.ttl,
             archive_entries_max: config.archives.max_entries,
             archive_bytes_max: config.archives.max_bytes,
+            archive_ttl: config.archives.ttl,
+            archive_workers: workers(config.archives.workers),
+            encodings_quota: config.archives.encodings_quota,
         },
         tasks: tasks.clone(),
     };
-    let service = Arc::new(Service::new(core, Access::new(&token)));
+    let service = Service::new(core, Access::new(&token));
+    let service = Arc::new(service.map_err(|error| format!("cannot start workers: {}", error.chain()))?);
     service.maintenance.recover().await.map_err(|error| format!("recovery failed: {}", error.chain()))?;
     service
         .buckets
@@ -211,6 +219,11 @@ async fn refuse_bytes_without_catalog(folder: &DataFolder, storage: &dyn Storage
         }
     }
     Ok(())
+}
+
+/// As many as were set, or as there are cores.
+fn workers(set: usize) -> usize {
+    if set > 0 { set } else { std::thread::available_parallelism().map_or(1, |n| n.get()) }
 }
 
 /// A quarter of the descriptors this process may have: the rest is for connections and uploads.

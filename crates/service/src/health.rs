@@ -2,9 +2,9 @@
 
 use crate::Core;
 use carrack_domain::{Code, Error, Result, Timestamp};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How long one answer is good for: probes come often and must not cost.
 const FRESH: Duration = Duration::from_secs(1);
@@ -14,23 +14,28 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Readiness.
 pub struct Health {
     core: Arc<Core>,
-    draining: AtomicBool,
+    draining: CancellationToken,
     last: Mutex<Option<(Timestamp, Option<&'static str>)>>,
 }
 
 impl Health {
     pub(crate) fn new(core: Arc<Core>) -> Health {
-        Health { core, draining: AtomicBool::new(false), last: Mutex::new(None) }
+        Health { core, draining: CancellationToken::new(), last: Mutex::new(None) }
     }
 
     /// From now on the server is not ready: it is stopping.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.cancel();
     }
 
     /// Whether the server is stopping.
     pub fn draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.is_cancelled()
+    }
+
+    /// Waits until the server is stopping: what has no end of its own ends then.
+    pub async fn drained(&self) {
+        self.draining.cancelled().await;
     }
 
     /// `shutting_down` when the server is stopping: it takes no new work.

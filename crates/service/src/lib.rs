@@ -9,6 +9,7 @@ pub mod download;
 pub mod facts;
 pub mod file;
 pub mod health;
+pub mod job;
 pub mod maintenance;
 pub mod metrics;
 pub mod upload;
@@ -17,6 +18,8 @@ use bytes::Bytes;
 use carrack_catalog::Catalog;
 pub use carrack_catalog::Outcome;
 use carrack_domain::{Clock, Entropy, Result};
+use carrack_state::State;
+pub use carrack_state::Watch;
 use carrack_storage::Storage;
 use std::num::NonZeroU64;
 use std::pin::Pin;
@@ -40,6 +43,12 @@ pub struct Limits {
     pub archive_entries_max: usize,
     /// The most bytes of an archive.
     pub archive_bytes_max: u64,
+    /// How long an archive lives unless the client wishes otherwise.
+    pub archive_ttl: Duration,
+    /// Jobs at once, and threads that deflate.
+    pub archive_workers: usize,
+    /// Bytes of deflated forms that are kept although no archive needs them.
+    pub encodings_quota: u64,
 }
 
 /// What every feature needs.
@@ -50,6 +59,8 @@ pub struct Core {
     pub facts: facts::Facts,
     /// The bytes.
     pub storage: Arc<dyn Storage>,
+    /// What is shared for a short time.
+    pub state: Arc<dyn State>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -87,6 +98,8 @@ pub struct Service {
     pub downloads: download::Downloads,
     /// Many files as one.
     pub archives: archive::Archives,
+    /// The workers.
+    pub jobs: Arc<job::Jobs>,
     /// Whether it works.
     pub health: health::Health,
     /// What happens without being asked.
@@ -94,22 +107,28 @@ pub struct Service {
 }
 
 impl Service {
-    /// The product over these rooms.
-    pub fn new(core: Core, access: access::Access) -> Service {
+    /// The product over these rooms; `internal` when threads cannot be started.
+    pub fn new(core: Core, access: access::Access) -> Result<Service> {
         let core = Arc::new(core);
+        let desk = Arc::new(job::Desk::default());
+        let workers = core.limits.archive_workers;
+        let pool = Arc::new(archive::Pool::start(workers)?);
+        let work = archive::work(core.clone(), pool.clone());
+        let jobs = Arc::new(job::Jobs::new(core.clone(), desk.clone(), work, workers));
         let manifests = Arc::new(archive::Manifests::default());
         let readings = Arc::new(download::Readings::default());
         let maintenance = maintenance::Maintenance::new(core.clone(), manifests.clone(), readings.clone());
         let maintenance = Arc::new(maintenance);
-        Service {
+        Ok(Service {
             access,
             buckets: bucket::Buckets::new(core.clone()),
             files: file::Files::new(core.clone(), maintenance.clone()),
             uploads: upload::Uploads::new(core.clone(), maintenance.clone()),
             downloads: download::Downloads::new(core.clone(), readings),
-            archives: archive::Archives::new(core.clone(), manifests),
+            archives: archive::Archives::new(core.clone(), manifests, desk, pool),
+            jobs,
             health: health::Health::new(core),
             maintenance,
-        }
+        })
     }
 }

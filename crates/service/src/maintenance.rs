@@ -51,6 +51,7 @@ impl Maintenance {
                 }
             }
         }
+        self.core.catalog.forget_prepared(self.core.clock.now()).await?;
         for stage in self.core.storage.stages().await? {
             if !self.core.catalog.has_upload(&stage).await? {
                 self.core.storage.discard_stage(stage).await?;
@@ -72,10 +73,48 @@ impl Maintenance {
                 break;
             }
         }
+        self.expire_archives().await?;
         self.collect_all().await?;
+        self.evict_packs().await?;
         ::metrics::gauge!(metrics::UPLOADS_OPEN).set(self.core.catalog.open_uploads().await? as f64);
         ::metrics::gauge!(metrics::FREE_BYTES).set(self.core.storage.available().await? as f64);
         Ok(())
+    }
+
+    /// Deletes archives that ran out of time. What only they held is collected after them.
+    async fn expire_archives(&self) -> Result<()> {
+        loop {
+            let expired = self.core.catalog.expire_archives(self.core.clock.now(), BATCH).await?;
+            for (id, manifest) in &expired {
+                self.manifests.forget(*id);
+                if let Some(manifest) = manifest {
+                    // What a crash leaves over here has no record, and is found by reconciling.
+                    self.core.storage.delete(*manifest).await?;
+                }
+            }
+            if expired.len() < BATCH {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Deletes deflated forms over the quota, those first that were not used for the longest time.
+    async fn evict_packs(&self) -> Result<()> {
+        let quota = self.core.limits.encodings_quota;
+        loop {
+            // While an archive is laid out nobody knows which ones it needs: the next round will.
+            let Some(needed) = self.manifests.packs() else { return Ok(()) };
+            let evicted = self.core.catalog.evict_packs(quota, &needed, BATCH).await?;
+            for pack in &evicted {
+                self.core.storage.delete(*pack).await?;
+            }
+            ::metrics::counter!(metrics::PACKS_EVICTED).increment(evicted.len() as u64);
+            if evicted.len() < BATCH {
+                let bytes = self.core.catalog.pack_bytes().await?;
+                ::metrics::gauge!(metrics::PACK_BYTES).set(bytes as f64);
+                return Ok(());
+            }
+        }
     }
 
     /// Deletes every blob that nothing points at and nobody is reading as a part of an archive.
@@ -102,8 +141,13 @@ impl Maintenance {
     /// Deletes a blob that has just lost its last file, unless an archive under way needs it. A failure is left to the
     /// next round: the record that it is to be deleted stays.
     pub async fn collect(&self, blob: BlobId) {
-        if self.is_read(blob) {
-            return;
+        match self.core.catalog.is_held(&blob).await {
+            Ok(false) if !self.is_read(blob) => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%blob, error = error.chain(), "a blob will be deleted later");
+                return;
+            }
         }
         if let Err(error) = self.delete(blob).await {
             tracing::warn!(%blob, error = error.chain(), "a blob will be deleted later");
@@ -127,7 +171,7 @@ impl Maintenance {
 
     /// Compares every record with what is stored. Slow on purpose: it runs beside the live traffic.
     pub async fn reconcile(&self) -> Result<Reconciled> {
-        let lost = self.find_lost().await?;
+        let lost = self.find_lost().await? + self.find_lost_runs().await?;
         ::metrics::gauge!(metrics::RECORDS_WITHOUT_DATA).set(lost as f64);
         let mut orphans = 0;
         for shard in 0..=u8::MAX {
@@ -145,7 +189,7 @@ impl Maintenance {
 
     /// Whether a record names this run of bytes, or an upload is being completed under it.
     async fn is_known(&self, blob: BlobId) -> Result<bool> {
-        if self.core.catalog.is_stored(&blob).await? {
+        if self.core.catalog.is_stored(&blob).await? || self.core.catalog.is_archived(&blob).await? {
             return Ok(true);
         }
         let finishing = self.core.catalog.finishing_uploads().await?;
@@ -173,6 +217,24 @@ impl Maintenance {
                     }
                     lost += 1;
                     tracing::error!(blob = %blob.id, %run, size, "a record without its bytes");
+                }
+            }
+        }
+    }
+
+    /// The same for what archives need.
+    async fn find_lost_runs(&self) -> Result<u64> {
+        let mut lost = 0;
+        let mut after = None;
+        loop {
+            let runs = self.core.catalog.archived_runs(after, BATCH).await?;
+            let Some((last, _)) = runs.last() else { return Ok(lost) };
+            after = Some(*last);
+            for (run, size) in runs {
+                let found = self.core.storage.blob_size(run).await?;
+                if found != Some(size) && self.core.catalog.is_archived(&run).await? {
+                    lost += 1;
+                    tracing::error!(%run, size, "an archive without its bytes");
                 }
             }
         }

@@ -24,6 +24,14 @@ pub const DOWNLOADS_IN_PROGRESS: &str = "carrack_downloads_in_progress";
 pub const DOWNLOAD_BYTES: &str = "carrack_download_bytes_total";
 /// Seconds it took to lay out an archive.
 pub const ARCHIVE_PLAN_DURATION: &str = "carrack_archive_plan_duration_seconds";
+/// Jobs that a worker had, by `result` (completed, retried, failed, released, superseded).
+pub const JOBS: &str = "carrack_jobs_total";
+/// Seconds that a worker had a job.
+pub const JOB_DURATION: &str = "carrack_job_duration_seconds";
+/// Bytes of deflated forms that are kept, with 128 for each record.
+pub const PACK_BYTES: &str = "carrack_archive_encodings_bytes";
+/// Runs of deflated forms that were deleted to stay within the quota.
+pub const PACKS_EVICTED: &str = "carrack_archive_packs_evicted_total";
 /// Records whose bytes are missing; must be 0.
 pub const RECORDS_WITHOUT_DATA: &str = "carrack_storage_records_without_data";
 /// Stored bytes without a record, found and deleted.
@@ -44,6 +52,10 @@ pub fn describe() {
     describe_gauge!(DOWNLOADS_IN_PROGRESS, "Transfers under way, by kind.");
     describe_counter!(DOWNLOAD_BYTES, Unit::Bytes, "Bytes of content sent, by kind.");
     describe_histogram!(ARCHIVE_PLAN_DURATION, Unit::Seconds, "Time to lay out an archive.");
+    describe_counter!(JOBS, "Jobs that a worker had, by result.");
+    describe_histogram!(JOB_DURATION, Unit::Seconds, "Time that a worker had a job.");
+    describe_gauge!(PACK_BYTES, Unit::Bytes, "Deflated forms that are kept.");
+    describe_counter!(PACKS_EVICTED, "Runs of deflated forms deleted to stay within the quota.");
     describe_gauge!(RECORDS_WITHOUT_DATA, "Records whose bytes are missing; must be 0.");
     describe_counter!(ORPHANS, "Stored bytes without a record, found and deleted.");
     describe_gauge!(FREE_BYTES, Unit::Bytes, "Bytes that can still be stored.");

@@ -27,14 +27,14 @@ pub(crate) trait Serving: Future<Output = hyper::Result<()>> {
     fn graceful_shutdown(self: Pin<&mut Self>);
 }
 
-impl<I, S, B> Serving for http1::Connection<TokioIo<I>, Watched<S, B>>
+impl<I, S, B> Serving for http1::UpgradeableConnection<TokioIo<I>, Watched<S, B>>
 where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Answers<B>,
     B: Content,
 {
     fn graceful_shutdown(self: Pin<&mut Self>) {
-        http1::Connection::graceful_shutdown(self);
+        http1::UpgradeableConnection::graceful_shutdown(self);
     }
 }
 
@@ -69,16 +69,15 @@ pub(crate) async fn http1<S, B>(
     let mut connection = connection;
     loop {
         // On the heap, so that a parked connection does not go on taking the room of a busy one.
-        let mut serving =
-            Box::pin(builder.serve_connection(
-                TokioIo::new(Interposed::new(connection, exchange.clone())),
-                service.clone(),
-            ));
+        let interposed = Interposed::new(connection, exchange.clone());
+        let serving = builder.serve_connection(TokioIo::new(interposed), service.clone());
+        let mut serving = Box::pin(serving.with_upgrades());
         match Box::pin(talk(serving.as_mut(), &exchange, &protocol.stop, Some(LOOK))).await {
             Look::Over => return,
             Look::Quiet => {}
         }
-        let parts = Pin::into_inner(serving).into_parts();
+        // Without parts it is no longer HTTP: whoever asked for the upgrade has the socket.
+        let Some(parts) = Pin::into_inner(serving).into_parts() else { return };
         connection = parts.io.into_inner().into_inner();
         connection.put_back(parts.read_buf);
         let timeout = protocol.header_timeout.saturating_sub(LOOK);

@@ -212,6 +212,7 @@ where
         Some(Ready::Tls(stream)) => {
             let serving = http1_builder(&protocol)
                 .serve_connection(TokioIo::new(Interposed::new(*stream, exchange.clone())), service);
+            let serving = serving.with_upgrades();
             Box::pin(conversation::to_the_end(serving, &exchange, &protocol)).await;
         }
     }

@@ -30,6 +30,7 @@ fn build(names: &[String], deflated: bool) -> Result<Manifest, ZipError> {
             method,
             modified,
             content,
+            stream: content,
             digest: [at as u8; 32],
         })?;
     }

@@ -1,9 +1,8 @@
 //! From a list of entries to a [`Manifest`].
 
 use crate::etag::TagHasher;
-use crate::manifest::{BLOCK, Columns, Manifest};
+use crate::manifest::{Columns, Manifest};
 use crate::record::{MARK32, local_zip64};
-use crate::tally::Tally;
 use crate::{LAYOUT_VERSION, NewEntry, ZipError};
 
 /// Collects the entries of an archive in the order they shall have in it.
@@ -30,6 +29,11 @@ impl ManifestBuilder {
         let mut builder = Self::new();
         builder.columns.reserve(entries, name_bytes);
         builder
+    }
+
+    /// Keeps the digests of entries, for who lays the same entries out again in another way: 32 bytes each.
+    pub fn keep_digests(&mut self) {
+        self.columns.keep_digests();
     }
 
     fn with_layout_version(layout_version: u32) -> Self {
@@ -60,22 +64,12 @@ impl ManifestBuilder {
     /// # Errors
     /// [`ZipError::Empty`] without entries, [`ZipError::TooLarge`] if the archive exceeds `i64::MAX` bytes.
     pub fn finish(mut self) -> Result<Manifest, ZipError> {
-        let entries = self.columns.len();
-        if entries == 0 {
+        if self.columns.len() == 0 {
             return Err(ZipError::Empty);
         }
         self.settle_order();
-        let mut tally = Tally::default();
-        let mut blocks = Vec::with_capacity(entries.div_ceil(BLOCK));
-        for at in 0..entries {
-            if at % BLOCK == 0 {
-                blocks.push(tally);
-            }
-            tally.try_step(self.columns.name_len(at), self.columns.size(at), self.columns.compressed(at))?;
-        }
         self.columns.shrink();
-        let end = tally.end(entries as u64);
-        Ok(Manifest::new(self.columns, blocks, end, self.tag.finish(), self.modified))
+        Manifest::laid_out(self.columns, self.tag.finish(), self.modified)
     }
 
     /// Moves the entries that readers want first and last, as told at [`finish`](Self::finish).
@@ -110,6 +104,7 @@ mod tests {
                 method: Method::Store,
                 modified: 0,
                 content: [0; 16],
+                stream: [0; 16],
                 digest: [0; 32],
             })
             .unwrap();

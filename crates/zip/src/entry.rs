@@ -25,9 +25,11 @@ pub struct NewEntry<'a> {
     pub method: Method,
     /// Last modification in seconds since the Unix epoch, UTC.
     pub modified: i64,
-    /// Id of the immutable blob whose bytes are spliced in: for [`Method::Deflate`] the id of the *compressed* form,
-    /// which is part of the ETag, because two compressors may turn one content into different streams.
+    /// Where the bytes that are spliced in lie, in words of the caller; no part of the ETag.
     pub content: [u8; 16],
+    /// For [`Method::Deflate`] the name of the compressed form, which is part of the ETag, because two compressors may
+    /// turn one content into different streams. Of no meaning for stored entries.
+    pub stream: [u8; 16],
     /// BLAKE3 of the uncompressed content. It goes into the ETag and is not kept.
     pub digest: [u8; 32],
 }
@@ -56,6 +58,12 @@ pub enum ZipError {
     /// The archive would be longer than `i64::MAX` bytes.
     #[error("the archive would exceed 2^63 - 1 bytes")]
     TooLarge,
+    /// The compressor broke its own promises.
+    #[error("a content could not be deflated: {0}")]
+    Deflate(String),
+    /// Kept bytes are no manifest, or damaged.
+    #[error("these bytes are no manifest of this version, or damaged")]
+    Unreadable,
 }
 
 impl NewEntry<'_> {

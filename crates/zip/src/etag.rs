@@ -42,8 +42,8 @@ impl TagHasher {
         self.pending.extend_from_slice(entry.name.as_bytes());
         self.pending.extend_from_slice(&fixed);
         if entry.method == Method::Deflate {
-            // The digest fixes the content, not the stream a compressor made of it; the id of the stream does.
-            self.pending.extend_from_slice(&entry.content);
+            // The digest fixes the content, not the stream a compressor made of it; the stream's name does.
+            self.pending.extend_from_slice(&entry.stream);
         }
         self.entries += 1;
         if self.pending.len() >= BATCH {

@@ -1,15 +1,16 @@
 //! A laid-out archive: its length, its ETag, and the bytes at any offset.
 
 mod columns;
+mod stored;
 
 pub(crate) use columns::Columns;
 
-use crate::Method;
 use crate::record::{End, local_len};
 use crate::tally::Tally;
+use crate::{Method, ZipError};
 
 /// Entries per stored pair of offsets: the walk from a pair to the entry sought stays this short.
-pub(crate) const BLOCK: usize = 64;
+const BLOCK: usize = 64;
 /// Most bytes of central directory and end records made at once.
 const TAIL_PIECE: usize = 64 * 1024;
 /// Local headers of entries without data are joined until they reach this length.
@@ -25,11 +26,11 @@ pub enum Piece {
     Data {
         /// Index of the entry in the archive, from 0.
         entry: usize,
-        /// Id of the blob that has the bytes, from [`crate::NewEntry::content`].
+        /// Where the bytes lie, from [`crate::NewEntry::content`].
         content: [u8; 16],
-        /// Offset within that blob (for a deflated entry: within its compressed form).
+        /// Offset within the entry's bytes (for a deflated entry: within its compressed form).
         offset: u64,
-        /// Bytes from `offset` to the end of the blob.
+        /// Bytes from `offset` to their end.
         len: u64,
     },
 }
@@ -52,8 +53,19 @@ impl std::fmt::Debug for Manifest {
 }
 
 impl Manifest {
-    pub(crate) fn new(columns: Columns, blocks: Vec<Tally>, end: End, etag: String, modified: i64) -> Self {
-        Self { columns, blocks, end, etag, modified }
+    /// Finds where each entry lies: [`ZipError::TooLarge`] if the archive exceeds `i64::MAX` bytes.
+    pub(crate) fn laid_out(columns: Columns, etag: String, modified: i64) -> Result<Self, ZipError> {
+        let entries = columns.len();
+        let mut tally = Tally::default();
+        let mut blocks = Vec::with_capacity(entries.div_ceil(BLOCK));
+        for at in 0..entries {
+            if at % BLOCK == 0 {
+                blocks.push(tally);
+            }
+            tally.try_step(columns.name_len(at), columns.size(at), columns.compressed(at))?;
+        }
+        let end = tally.end(entries as u64);
+        Ok(Self { columns, blocks, end, etag, modified })
     }
 
     /// Length of the archive in bytes, at most `i64::MAX`; never 0.
@@ -118,6 +130,11 @@ impl Manifest {
     /// Id of the blob spliced in for entry `at`.
     pub fn content(&self, at: usize) -> Option<[u8; 16]> {
         self.holds(at).then(|| self.columns.content(at))
+    }
+
+    /// BLAKE3 of the content of entry `at`, if [`crate::ManifestBuilder::keep_digests`] was asked for.
+    pub fn digest(&self, at: usize) -> Option<[u8; 32]> {
+        self.columns.digest(at)
     }
 
     fn holds(&self, at: usize) -> bool {

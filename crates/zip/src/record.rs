@@ -27,6 +27,8 @@ const VERSION_ZIP64: u16 = 45;
 const MADE_BY_UNIX: u16 = 3 << 8;
 /// Bit 11: the name is UTF-8 (4.4.4).
 const FLAG_UTF8: u16 = 1 << 11;
+/// Bit 3: CRC and sizes follow the data.
+const FLAG_DESCRIBED: u16 = 1 << 3;
 
 const MODE_FILE: u32 = 0o100_644;
 const MODE_FOLDER: u32 = 0o040_755;
@@ -66,6 +68,8 @@ pub(crate) struct Record<'a> {
     pub(crate) crc32: u32,
     pub(crate) method: Method,
     pub(crate) modified: i64,
+    /// CRC and sizes stand behind the data, in a descriptor (4.3.9).
+    pub(crate) described: bool,
 }
 
 impl Record<'_> {
@@ -74,7 +78,11 @@ impl Record<'_> {
         let zip64 = local_zip64(self.size, self.compressed);
         put32(out, 0x0403_4b50);
         put16(out, if zip64 { VERSION_ZIP64 } else { VERSION });
-        self.write_shared(out);
+        self.write_shared(out, if self.described { 0 } else { self.crc32 });
+        if self.described {
+            self.write_undecided(out, zip64);
+            return;
+        }
         // Both sizes are marked together: readers that take Zip64 fields in turn would misread a lone second one.
         put32(out, if zip64 { u32::MAX } else { low32(self.compressed) });
         put32(out, if zip64 { u32::MAX } else { low32(self.size) });
@@ -97,7 +105,7 @@ impl Record<'_> {
         put32(out, 0x0201_4b50);
         put16(out, MADE_BY_UNIX | version);
         put16(out, version);
-        self.write_shared(out);
+        self.write_shared(out, self.crc32);
         put32(out, low32(self.compressed));
         put32(out, low32(self.size));
         put16(out, self.name.len() as u16);
@@ -122,13 +130,41 @@ impl Record<'_> {
     }
 
     /// Flags, method, time, date and CRC, which stand in the same order in both headers.
-    fn write_shared(&self, out: &mut Vec<u8>) {
+    fn write_shared(&self, out: &mut Vec<u8>, crc32: u32) {
         let (dos_time, dos_date) = time::dos(self.modified);
-        put16(out, if self.name.is_ascii() { 0 } else { FLAG_UTF8 });
+        let utf8 = if self.name.is_ascii() { 0 } else { FLAG_UTF8 };
+        put16(out, utf8 | if self.described { FLAG_DESCRIBED } else { 0 });
         put16(out, if self.method == Method::Deflate { 8 } else { 0 });
         put16(out, dos_time);
         put16(out, dos_date);
+        put32(out, crc32);
+    }
+
+    /// The rest of a local header whose sizes nobody knows yet. With Zip64 the extra field says that the descriptor's
+    /// sizes have 64 bits (4.3.9.2).
+    fn write_undecided(&self, out: &mut Vec<u8>, zip64: bool) {
+        let mark = if zip64 { u32::MAX } else { 0 };
+        put32(out, mark);
+        put32(out, mark);
+        put16(out, self.name.len() as u16);
+        put16(out, (UT_LEN + if zip64 { LOCAL_ZIP64_LEN } else { 0 }) as u16);
+        out.extend_from_slice(self.name.as_bytes());
+        if zip64 {
+            put16(out, 0x0001);
+            put16(out, 16);
+            put64(out, 0);
+            put64(out, 0);
+        }
+        self.write_ut(out);
+    }
+
+    /// Appends the descriptor that follows the data (4.3.9), of the width that the local header said.
+    pub(crate) fn write_descriptor(&self, out: &mut Vec<u8>, zip64: bool) {
+        put32(out, 0x0807_4b50);
         put32(out, self.crc32);
+        for size in [self.compressed, self.size] {
+            if zip64 { put64(out, size) } else { put32(out, low32(size)) }
+        }
     }
 
     fn write_ut(&self, out: &mut Vec<u8>) {

@@ -10,6 +10,7 @@
 )]
 
 mod appends;
+mod archives;
 mod blobs;
 mod buckets;
 mod files;
@@ -65,6 +66,12 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn Catalog>) {
     blobs::references(&*make().await).await;
     blobs::sweeping(&*make().await).await;
     blobs::facts_learnt_later(&*make().await).await;
+    archives::life(&*make().await).await;
+    archives::holds(&*make().await).await;
+    archives::jobs(&*make().await).await;
+    archives::leases_end(&*make().await).await;
+    archives::packs(&*make().await).await;
+    archives::one_taker_each(make().await).await;
     model::accounts_never_drift(&*make().await).await;
     races::one_creator_wins(make().await).await;
     races::one_finisher_begins(make().await).await;

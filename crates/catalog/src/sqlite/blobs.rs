@@ -1,5 +1,6 @@
 //! Blobs: how many files point at them, and what was learnt of them.
 
+use super::archives;
 use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
 use crate::ChunkList;
@@ -98,7 +99,7 @@ pub(super) fn unreferenced(
         && let Some(row) = found.next()?
     {
         let id = rows::blob_id(row, 0)?;
-        if !skip.contains(&id) {
+        if !skip.contains(&id) && !archives::is_held(connection, &id)? {
             ids.push(id);
         }
     }

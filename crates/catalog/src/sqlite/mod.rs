@@ -4,10 +4,13 @@
 //! connections of their own and never wait for the writer. Everything is bounded: the queue, the batch, the readers.
 
 mod appends;
+mod archives;
 mod blobs;
 mod buckets;
+mod encodings;
 mod error;
 mod files;
+mod jobs;
 mod joins;
 mod listing;
 mod open;
@@ -17,15 +20,19 @@ mod uploads;
 mod writer;
 
 use crate::{
-    Announced, Catalog, ChunkList, Committed, Finish, ListQuery, Listing, NewFile, Outcome, Partial, Taken,
-    Visit,
+    Announced, ArchiveCatalog, Catalog, ChunkList, Claim, Committed, Encoding, Finish, ListQuery, Listing,
+    NewFile, NewPack, Outcome, Partial, Taken, Visit,
 };
 use async_trait::async_trait;
+use carrack_domain::archive::{Archive, Content};
 use carrack_domain::digest::Piece;
 use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Bucket, File, Precondition};
+use carrack_domain::job::{JobFailure, JobWish, Progress};
 use carrack_domain::upload::{StoredExtent, Upload};
-use carrack_domain::{BlobId, BucketName, Code, Error, Key, KeyPrefix, Result, Timestamp, UploadId};
+use carrack_domain::{
+    ArchiveId, BlobId, BucketName, Code, EncodingId, Error, Key, KeyPrefix, Result, Timestamp, UploadId,
+};
 use error::Done;
 pub use error::OpenError;
 use readers::{Readers, stopping};
@@ -35,7 +42,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// How to open a [`SqliteCatalog`].
@@ -365,5 +372,144 @@ impl Catalog for SqliteCatalog {
                 .unwrap_or_else(|_| Err(Error::broken("the catalog's writer panicked")))
         })
         .await
+    }
+}
+
+#[async_trait]
+impl ArchiveCatalog for SqliteCatalog {
+    async fn prepare_archive(&self, id: &ArchiveId, holds: usize, now: Timestamp) -> Result<()> {
+        let id = *id;
+        self.write("prepare_archive", move |c| archives::prepare(c, &id, holds, now)).await
+    }
+
+    async fn hold_blobs(&self, id: &ArchiveId, blobs: &[BlobId]) -> Result<()> {
+        let (id, blobs) = (*id, blobs.to_vec());
+        self.write("hold_blobs", move |c| archives::hold(c, &id, &blobs)).await
+    }
+
+    async fn commit_archive(&self, archive: &Archive) -> Result<()> {
+        let archive = archive.clone();
+        self.write("commit_archive", move |c| archives::commit(c, &archive)).await
+    }
+
+    async fn archive(&self, id: &ArchiveId) -> Result<Archive> {
+        self.point("archive", |c| archives::get(c, id)).await
+    }
+
+    async fn archives(
+        &self,
+        owner: &str,
+        after: Option<(Timestamp, ArchiveId)>,
+        limit: usize,
+    ) -> Result<Vec<Archive>> {
+        let owner = owner.to_owned();
+        self.long("archives", move |c| archives::of_owner(c, &owner, after, limit)).await
+    }
+
+    async fn delete_archive(&self, id: &ArchiveId) -> Result<BlobId> {
+        let id = *id;
+        self.write("delete_archive", move |c| archives::delete(c, &id)).await
+    }
+
+    async fn expire_archives(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(ArchiveId, Option<BlobId>)>> {
+        self.write("expire_archives", move |c| archives::expire(c, now, limit)).await
+    }
+
+    async fn forget_prepared(&self, before: Timestamp) -> Result<usize> {
+        self.write("forget_prepared", move |c| archives::forget_prepared(c, before)).await
+    }
+
+    async fn is_held(&self, blob: &BlobId) -> Result<bool> {
+        self.point("is_held", |c| archives::is_held(c, blob)).await
+    }
+
+    async fn move_archive(&self, id: &ArchiveId, wish: JobWish) -> Result<Archive> {
+        let id = *id;
+        self.write("move_archive", move |c| archives::wish(c, &id, wish)).await
+    }
+
+    async fn claim_job(&self, worker: [u8; 16], lease: Duration) -> Result<Option<Claim>> {
+        // A look costs nothing, a claim a commit.
+        if !self.point("is_job_due", jobs::is_due).await? {
+            return Ok(None);
+        }
+        self.write("claim_job", move |c| jobs::claim(c, worker, lease)).await
+    }
+
+    async fn renew_job(&self, claim: &Claim, lease: Duration, progress: Progress) -> Result<()> {
+        let claim = claim.clone();
+        self.write("renew_job", move |c| jobs::renew(c, &claim, lease, progress)).await
+    }
+
+    async fn release_job(&self, claim: &Claim, progress: Progress) -> Result<()> {
+        let claim = claim.clone();
+        self.write("release_job", move |c| jobs::release(c, &claim, progress)).await
+    }
+
+    async fn retry_job(
+        &self,
+        claim: &Claim,
+        attempts: u32,
+        pause: Duration,
+        failure: &JobFailure,
+    ) -> Result<()> {
+        let (claim, failure) = (claim.clone(), failure.clone());
+        self.write("retry_job", move |c| jobs::retry(c, &claim, attempts, pause, &failure)).await
+    }
+
+    async fn fail_job(&self, claim: &Claim, failure: &JobFailure) -> Result<()> {
+        let (claim, failure) = (claim.clone(), failure.clone());
+        self.write("fail_job", move |c| jobs::fail(c, &claim, &failure)).await
+    }
+
+    async fn complete_archive(
+        &self,
+        claim: &Claim,
+        content: &Content,
+        manifest: (BlobId, u64),
+    ) -> Result<BlobId> {
+        let (claim, content) = (claim.clone(), content.clone());
+        self.write("complete_archive", move |c| archives::complete(c, &claim, &content, manifest)).await
+    }
+
+    async fn encodings(&self, ids: &[EncodingId]) -> Result<Vec<Option<Encoding>>> {
+        let ids = ids.to_vec();
+        self.long("encodings", move |c| encodings::get(c, &ids)).await
+    }
+
+    async fn put_pack(&self, claim: &Claim, pack: &NewPack, now: Timestamp) -> Result<()> {
+        let (claim, pack) = (claim.clone(), pack.clone());
+        self.write("put_pack", move |c| encodings::put(c, &claim, &pack, now)).await
+    }
+
+    async fn use_packs(&self, claim: &Claim, packs: &[BlobId], now: Timestamp) -> Result<Vec<BlobId>> {
+        let (claim, packs) = (claim.clone(), packs.to_vec());
+        self.write("use_packs", move |c| encodings::use_all(c, &claim, &packs, now)).await
+    }
+
+    async fn touch_packs(&self, packs: &[BlobId], now: Timestamp) -> Result<()> {
+        let packs = packs.to_vec();
+        self.write("touch_packs", move |c| encodings::touch(c, &packs, now)).await
+    }
+
+    async fn evict_packs(&self, quota: u64, skip: &[BlobId], limit: usize) -> Result<Vec<BlobId>> {
+        let skip = skip.iter().copied().collect();
+        self.write("evict_packs", move |c| encodings::evict(c, quota, &skip, limit)).await
+    }
+
+    async fn pack_bytes(&self) -> Result<u64> {
+        self.long("pack_bytes", |c| encodings::charged(c)).await
+    }
+
+    async fn archived_runs(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<(BlobId, u64)>> {
+        self.long("archived_runs", move |c| encodings::runs(c, after, limit)).await
+    }
+
+    async fn is_archived(&self, run: &BlobId) -> Result<bool> {
+        self.point("is_archived", |c| encodings::is_archived(c, run)).await
     }
 }

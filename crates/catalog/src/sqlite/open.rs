@@ -1,6 +1,7 @@
 //! Opening: checks, pragmas, migrations.
 
 use super::error::OpenError;
+use super::jobs;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::path::Path;
@@ -11,17 +12,18 @@ const SQLITE_LEAST: i32 = 3_051_003;
 /// "CRCK": marks a database as ours.
 const APPLICATION_ID: i64 = 0x4352_434b;
 /// Schema changes, in order; the schema version is how many of them a database has seen.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../migrations/sqlite/0001_facts.sql"),
     include_str!("../../migrations/sqlite/0002_append.sql"),
-    include_str!("../../migrations/sqlite/0005_resumable.sql"),
+    include_str!("../../migrations/sqlite/0003_archives.sql"),
+    include_str!("../../migrations/sqlite/0004_resumable.sql"),
 ];
 /// What a whole check may read at most: the start may not take longer than 2 s.
 const QUICK_CHECK_BYTES_MAX: u64 = 256 << 20;
 /// How long a statement waits for another process.
 const BUSY: Duration = Duration::from_secs(1);
-/// Distinct statements kept ready on each connection; there are about 75.
-const STATEMENTS: usize = 96;
+/// Distinct statements kept ready on each connection; there are about 110.
+const STATEMENTS: usize = 144;
 /// Page cache of the writer, in KiB.
 const WRITER_CACHE_KIB: i64 = 8 << 10;
 /// Page cache of all readers together, in KiB.
@@ -48,6 +50,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, OpenError> {
     migrate(&mut connection).map_err(sqlite)?;
     check_after_unclean_stop(&connection, path)?;
     set_clean(&connection, false).map_err(sqlite)?;
+    jobs::free_all(&connection).map_err(sqlite)?;
     sync_directory(path).map_err(|error| OpenError::io(path, &error))?;
     Ok(connection)
 }

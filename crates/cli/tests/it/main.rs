@@ -9,6 +9,7 @@
     reason = "helpers of tests are tests, which clippy does not see in an integration test"
 )]
 
+mod archives;
 mod contract;
 mod operations;
 mod resumable;

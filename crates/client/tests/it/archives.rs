@@ -8,7 +8,7 @@ use std::fs;
 use std::sync::Arc;
 
 fn request() -> ArchiveRequest {
-    ArchiveRequest { bucket: "default".into(), prefix: "a b/".into() }
+    ArchiveRequest { bucket: "default".into(), prefix: "a b/".into(), compression: None }
 }
 
 #[tokio::test]

@@ -26,6 +26,9 @@ const FILE: &str = "carrack.toml";
 /// and what the benchmark harness sets.
 const NOT_SETTINGS: &[&str] = &["root_token", "url", "token", "config", "ca_cert", "bin", "extra"];
 
+/// The most workers: each takes some MiB.
+const WORKERS_MAX: usize = 1024;
+
 /// What the command line may say.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
@@ -147,6 +150,11 @@ pub struct Archives {
     pub max_entries: usize,
     #[serde(deserialize_with = "units::bytes")]
     pub max_bytes: u64,
+    #[serde(deserialize_with = "units::duration")]
+    pub ttl: Duration,
+    pub workers: usize,
+    #[serde(deserialize_with = "units::bytes")]
+    pub encodings_quota: u64,
 }
 
 /// `[telemetry]`
@@ -311,6 +319,14 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     }
     if config.archives.max_entries == 0 {
         wrong.push("setting archives.max_entries: found 0, expected at least 1".to_owned());
+    }
+    if config.archives.ttl.is_zero() || config.archives.ttl > carrack_service::archive::LIFE_MAX {
+        let found = config.archives.ttl.as_secs();
+        wrong.push(format!("setting archives.ttl: found {found}s, expected 1s to 365d"));
+    }
+    if config.archives.workers > WORKERS_MAX {
+        let found = config.archives.workers;
+        wrong.push(format!("setting archives.workers: found {found}, expected 0 to {WORKERS_MAX}"));
     }
     if config.server.max_connections == 0 {
         wrong.push("setting server.max_connections: found 0, expected at least 1".to_owned());

@@ -4,7 +4,7 @@
 //! (invariant 4): deletion asks [`Manifests::holds`] first.
 
 use super::layout::ZipLayout;
-use carrack_domain::BlobId;
+use carrack_domain::{ArchiveId, BlobId};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -24,15 +24,35 @@ struct State {
     /// For the next range of the same archive, oldest first.
     kept: VecDeque<Kept>,
     /// Everything that may still be read from. Ended ones are dropped at each addition.
-    live: Vec<Weak<ZipLayout>>,
+    live: Vec<(Key, Weak<ZipLayout>)>,
     /// How many are being laid out: what they will name is not known yet.
     building: usize,
 }
 
 struct Kept {
-    fingerprint: [u8; 32],
-    generation: u64,
+    key: Key,
     manifest: Arc<ZipLayout>,
+}
+
+/// What a layout is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    /// A selection, by its fingerprint, as the bucket was at this generation.
+    Selection([u8; 32], u64),
+    /// An archive that never changes.
+    Archive(ArchiveId),
+    /// What nobody asks for again.
+    Unnamed,
+}
+
+impl Key {
+    /// Whether a layout of `self` takes the place of one of `other`.
+    fn replaces(&self, other: &Key) -> bool {
+        match (self, other) {
+            (Key::Selection(one, _), Key::Selection(two, _)) => one == two,
+            (one, two) => one == two,
+        }
+    }
 }
 
 impl Manifests {
@@ -40,11 +60,28 @@ impl Manifests {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The manifest of a selection as the bucket was at `generation`.
-    pub(super) fn get(&self, fingerprint: &[u8; 32], generation: u64) -> Option<Arc<ZipLayout>> {
+    /// The layout of this, if it is kept or somebody reads from it.
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<ZipLayout>> {
         let state = self.state();
-        let hit = state.kept.iter().find(|k| k.fingerprint == *fingerprint && k.generation == generation)?;
-        Some(hit.manifest.clone())
+        let kept = state.kept.iter().find(|k| k.key == *key).map(|k| k.manifest.clone());
+        kept.or_else(|| state.live.iter().find(|(k, _)| k == key)?.1.upgrade())
+    }
+
+    /// Nobody gets the layout of this archive any more.
+    pub(crate) fn forget(&self, archive: ArchiveId) {
+        self.state().kept.retain(|k| k.key != Key::Archive(archive));
+    }
+
+    /// The packs that archives under way, or kept, lie in; `None` while one is being laid out.
+    pub(crate) fn packs(&self) -> Option<Vec<BlobId>> {
+        let state = self.state();
+        if state.building > 0 {
+            return None;
+        }
+        let live: Vec<Arc<ZipLayout>> =
+            state.live.iter().filter_map(|(_, layout)| layout.upgrade()).collect();
+        drop(state);
+        Some(live.iter().flat_map(|layout| layout.packs.iter().map(|(pack, _)| *pack)).collect())
     }
 
     /// Begins to lay one out: until the guard is used up or dropped, no blob may be deleted.
@@ -60,16 +97,12 @@ impl Manifests {
             return true;
         }
         // Whoever lists the bucket now does not find the blob: kept manifests with it describe the past.
-        state.kept.retain(|k| !contains(&k.manifest, blob));
-        let live: Vec<Arc<ZipLayout>> = state.live.iter().filter_map(Weak::upgrade).collect();
+        state.kept.retain(|k| !k.manifest.needs(blob));
+        let live: Vec<Arc<ZipLayout>> =
+            state.live.iter().filter_map(|(_, layout)| layout.upgrade()).collect();
         drop(state);
-        live.iter().any(|layout| contains(layout, blob))
+        live.iter().any(|layout| layout.needs(blob))
     }
-}
-
-fn contains(layout: &ZipLayout, blob: BlobId) -> bool {
-    let manifest = &layout.manifest;
-    (0..manifest.entries()).any(|entry| manifest.content(entry) == Some(*blob.as_bytes()))
 }
 
 /// A manifest is being laid out.
@@ -77,18 +110,28 @@ pub(super) struct Building<'a>(&'a Manifests);
 
 impl Building<'_> {
     /// It is laid out: keeps it for the next range, within bounds.
-    pub(super) fn keep(self, fingerprint: [u8; 32], generation: u64, manifest: ZipLayout) -> Arc<ZipLayout> {
+    pub(super) fn keep(self, key: Key, manifest: ZipLayout) -> Arc<ZipLayout> {
         let manifest = Arc::new(manifest);
         let mut state = self.0.state();
-        state.live.retain(|m| m.strong_count() > 0);
-        state.live.push(Arc::downgrade(&manifest));
-        state.kept.retain(|k| k.fingerprint != fingerprint);
-        state.kept.push_back(Kept { fingerprint, generation, manifest: manifest.clone() });
+        state.live.retain(|(_, layout)| layout.strong_count() > 0);
+        state.live.push((key, Arc::downgrade(&manifest)));
+        state.kept.retain(|k| !key.replaces(&k.key));
+        state.kept.push_back(Kept { key, manifest: manifest.clone() });
         let memory = |kept: &VecDeque<Kept>| kept.iter().map(|k| k.manifest.memory()).sum::<usize>();
         while state.kept.len() > KEPT_MAX || memory(&state.kept) > KEPT_BYTES_MAX {
             state.kept.pop_front();
         }
         manifest
+    }
+}
+
+impl Building<'_> {
+    /// It is laid out, and read from as it is, by one who never asks for it again.
+    pub(super) fn register(self, layout: Arc<ZipLayout>) -> Arc<ZipLayout> {
+        let mut state = self.0.state();
+        state.live.retain(|(_, layout)| layout.strong_count() > 0);
+        state.live.push((Key::Unnamed, Arc::downgrade(&layout)));
+        layout
     }
 }
 

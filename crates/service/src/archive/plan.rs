@@ -1,10 +1,13 @@
 //! From a selection to a manifest: which files, under which names, within which limits. Reads the catalog alone.
 
-use super::Selection;
 use super::layout::ZipLayout;
+use super::stored::aside;
+use super::{Entry, Selection};
 use crate::Core;
 use carrack_catalog::Member;
-use carrack_domain::file::Blob;
+use carrack_domain::access::FileRef;
+use carrack_domain::archive::{RENAMED_MAX, Renamed};
+use carrack_domain::file::{Blob, File};
 use carrack_domain::{Code, Error, Result, Timestamp};
 use carrack_zip::{EntryNames, ManifestBuilder, Method, NewEntry, ZipError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +18,10 @@ struct Members {
     names: String,
     rows: Vec<Row>,
     bytes: u64,
+    /// What was cut off the keys to make the names,
+    cut: String,
+    /// or the keys themselves.
+    keys: Option<Vec<Box<str>>>,
 }
 
 struct Row {
@@ -40,6 +47,14 @@ impl Members {
         Ok(())
     }
 
+    /// The key behind a name.
+    fn key(&self, at: usize, wish: &str) -> String {
+        match &self.keys {
+            Some(keys) => keys.get(at).map(|key| key.to_string()).unwrap_or_default(),
+            None => format!("{}{wish}", self.cut),
+        }
+    }
+
     fn names(&self) -> impl Iterator<Item = &str> {
         let mut start = 0;
         self.rows.iter().map(move |row| {
@@ -50,19 +65,30 @@ impl Members {
     }
 }
 
-/// Lays out the archive of a selection; with the generation of the bucket that it describes.
-pub(super) async fn plan(core: &Core, selection: Selection) -> Result<(ZipLayout, u64)> {
+/// A selection laid out, every entry stored.
+pub(super) struct Plan {
+    pub(super) layout: ZipLayout,
+    /// Bytes of all contents.
+    pub(super) bytes: u64,
+    /// Entries that did not get the name they would have had: the first of them, and how many there are.
+    pub(super) renamed: Vec<Renamed>,
+    pub(super) renamed_total: u64,
+    /// The generation of the (first) bucket that it describes.
+    pub(super) generation: u64,
+}
+
+/// Lays out the archive of a selection; its manifest keeps the digests of entries if they are to be deflated later.
+pub(super) async fn plan(core: &Core, selection: Selection, keep_digests: bool) -> Result<Plan> {
     let (members, generation) = match selection {
         Selection::Prefix(grant) => {
             let place = grant.resource();
             below_prefix(core, place.prefix.folder_len(), &place.bucket, &place.prefix).await?
         }
         Selection::Files(grants) => named(core, grants).await?,
+        Selection::Entries(entries) => as_given(core, entries).await?,
     };
     // Naming and hashing a million entries takes a while: not on a thread that serves others.
-    let laid_out = tokio::task::spawn_blocking(move || lay_out(&members)).await;
-    let manifest = laid_out.unwrap_or_else(|error| Err(Error::internal("lay out an archive", error)))?;
-    Ok((manifest, generation))
+    aside("lay out an archive", move || lay_out(&members, generation, keep_digests)).await
 }
 
 async fn below_prefix(
@@ -78,7 +104,8 @@ async fn below_prefix(
         members.push(member.key.get(cut..).unwrap_or(member.key), member.blob, member.created_at, &limits)
     });
     let generation = core.catalog.scan(bucket, prefix, visit).await?;
-    let members = std::mem::take(&mut *members.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut members = std::mem::take(&mut *members.lock().unwrap_or_else(PoisonError::into_inner));
+    members.cut = prefix.as_str().get(..cut).unwrap_or_default().to_owned();
     Ok((members, generation))
 }
 
@@ -95,17 +122,49 @@ async fn named(
     }
     for grant in &grants {
         let place = grant.resource();
-        let file =
-            core.catalog.file(&place.bucket, &place.key).await.map_err(|error| match error.code() {
-                Code::FileNotFound => Error::new(
-                    Code::FileNotFound,
-                    format!("The selection names '{}', which does not exist: leave it out.", place.key),
-                ),
-                _ => error,
-            })?;
+        let file = find(core, place).await?;
         members.push(&place.key.as_str()[shared..], file.blob, file.created_at, &core.limits)?;
     }
+    members.cut = grants
+        .first()
+        .and_then(|grant| grant.resource().key.as_str().get(..shared))
+        .unwrap_or_default()
+        .to_owned();
     Ok((members, generation))
+}
+
+/// Files of several buckets, under the names that are wished for them.
+async fn as_given(core: &Core, entries: Vec<Entry>) -> Result<(Members, u64)> {
+    let mut members = Members::default();
+    let mut keys = Vec::with_capacity(entries.len());
+    for Entry { grant, name } in entries {
+        let place = grant.resource();
+        let file = find(core, place).await?;
+        let name = name.as_deref().unwrap_or(place.key.as_str());
+        if name.ends_with('/') && file.blob.size > 0 {
+            return Err(Error::new(
+                Code::InvalidRequest,
+                format!(
+                    "The entry of '{}' would be a folder, as its name ends in '/': name it otherwise.",
+                    place.key
+                ),
+            ));
+        }
+        members.push(name, file.blob, file.created_at, &core.limits)?;
+        keys.push(place.key.as_str().into());
+    }
+    members.keys = Some(keys);
+    Ok((members, 0))
+}
+
+async fn find(core: &Core, place: &FileRef) -> Result<File> {
+    core.catalog.file(&place.bucket, &place.key).await.map_err(|error| match error.code() {
+        Code::FileNotFound => Error::new(
+            Code::FileNotFound,
+            format!("The selection names '{}', which does not exist: leave it out.", place.key),
+        ),
+        _ => error,
+    })
 }
 
 /// Length of the longest folder (with its `/`) that all keys lie in.
@@ -126,7 +185,7 @@ fn floor_boundary(text: &str, mut at: usize) -> usize {
     at
 }
 
-fn lay_out(members: &Members) -> Result<ZipLayout> {
+fn lay_out(members: &Members, generation: u64, keep_digests: bool) -> Result<Plan> {
     if members.rows.is_empty() {
         return Err(Error::new(
             Code::EmptySelection,
@@ -135,7 +194,17 @@ fn lay_out(members: &Members) -> Result<ZipLayout> {
     }
     let names = EntryNames::assign_all(members.names());
     let mut builder = ManifestBuilder::with_capacity(members.rows.len(), members.names.len());
-    for (name, row) in names.iter().zip(&members.rows) {
+    if keep_digests {
+        builder.keep_digests();
+    }
+    let (mut renamed, mut renamed_total) = (Vec::new(), 0);
+    for (at, ((name, wish), row)) in names.iter().zip(members.names()).zip(&members.rows).enumerate() {
+        if name.renamed {
+            renamed_total += 1;
+            if renamed.len() < RENAMED_MAX {
+                renamed.push(Renamed { key: members.key(at, wish), name: name.name.to_string() });
+            }
+        }
         let entry = NewEntry {
             name: name.name.as_ref(),
             size: row.blob.size,
@@ -144,6 +213,7 @@ fn lay_out(members: &Members) -> Result<ZipLayout> {
             method: Method::Store,
             modified: row.modified.as_secs(),
             content: *row.blob.id.as_bytes(),
+            stream: [0; 16],
             digest: *row.blob.tag(),
         };
         builder.push(entry).map_err(refused)?;
@@ -152,10 +222,12 @@ fn lay_out(members: &Members) -> Result<ZipLayout> {
         let pieces = row.blob.pieces.clone()?;
         Some((*row.blob.id.as_bytes(), pieces))
     });
-    Ok(ZipLayout { manifest: builder.finish().map_err(refused)?, pieces: in_pieces.collect() })
+    let manifest = builder.finish().map_err(refused)?;
+    let layout = ZipLayout { manifest, pieces: in_pieces.collect(), packs: Vec::new() };
+    Ok(Plan { layout, bytes: members.bytes, renamed, renamed_total, generation })
 }
 
-fn refused(error: ZipError) -> Error {
+pub(super) fn refused(error: ZipError) -> Error {
     Error::internal("lay out an archive", error)
 }
 

@@ -195,5 +195,7 @@ async fn record(core: &Core, taken: &Taken, segment: Option<Segment>) -> Result<
 
 async fn append_piece(core: &Core, taken: &Taken, piece: &Piece) -> Result<()> {
     let expires_at = core.clock.now().after(core.limits.upload_ttl);
-    core.catalog.append(&taken.upload.id, taken.epoch, piece, expires_at).await
+    core.catalog.append(&taken.upload.id, taken.epoch, piece, expires_at).await?;
+    super::watch::hint(core, &taken.upload).await;
+    Ok(())
 }

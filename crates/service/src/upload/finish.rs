@@ -41,7 +41,8 @@ impl Uploads {
         let maintenance = self.maintenance.clone();
         let work = async move {
             let _turn = claims.queue(Place::Completion(id)).await?;
-            let committed = complete(&core, upload, digests).await?;
+            let committed = complete(&core, upload.clone(), digests).await?;
+            super::watch::hint(&core, &upload).await;
             if let Some(orphan) = committed.orphan {
                 maintenance.collect(orphan).await;
             }
@@ -74,6 +75,7 @@ pub(super) async fn when_whole(
     let _turn = claims.queue(Place::Completion(id)).await?;
     match complete(core, core.catalog.upload(&id).await?, digests).await {
         Ok(committed) => {
+            super::watch::hint(core, upload).await;
             if let Some(orphan) = committed.orphan {
                 maintenance.collect(orphan).await;
             }

@@ -16,6 +16,7 @@ mod receive;
 mod segment;
 mod session;
 mod told;
+mod watch;
 mod whole;
 
 pub use append::{Append, Checksum, NewAppend, Progress, Report};

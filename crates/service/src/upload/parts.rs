@@ -250,6 +250,7 @@ impl Part {
         let extent = StoredExtent { blake3: digests.blake3()?, piece: digests.piece };
         let expires_at = self.core.clock.now().after(self.core.limits.upload_ttl);
         self.core.catalog.record_extent(&self.upload.id, &extent, expires_at).await?;
+        super::watch::hint(&self.core, &self.upload).await;
         Ok(self.stored(&extent))
     }
 

@@ -64,6 +64,7 @@ impl Core {
             Shape::Parts(_) | Shape::Joined { .. } => None,
         };
         self.catalog.delete_upload(&upload.id).await?;
+        super::watch::hint(self, upload).await;
         self.storage.discard_stage(upload.id).await?;
         ::metrics::counter!(metrics::UPLOADS, "kind" => kind(upload), "result" => "deleted").increment(1);
         Ok(())

@@ -15,6 +15,7 @@ use carrack_service::facts::Facts;
 use carrack_service::maintenance::Reconciled;
 use carrack_service::upload::Put;
 use carrack_service::{Core, Limits, Service};
+use carrack_state::MemoryState;
 use carrack_storage::{Durability, LocalOptions, LocalStore};
 use futures_util::{FutureExt, stream};
 use std::num::NonZeroU64;
@@ -66,6 +67,7 @@ impl Rooms {
             catalog: catalog.clone(),
             facts: Facts::new(catalog.clone()),
             storage: Arc::new(storage.unwrap()),
+            state: Arc::new(MemoryState::default()),
             clock: Arc::new(Standing),
             entropy: Arc::new(Counting(AtomicU64::new(1))),
             limits: Limits {
@@ -74,10 +76,13 @@ impl Rooms {
                 upload_ttl: Duration::from_secs(60),
                 archive_entries_max: 10,
                 archive_bytes_max: 1 << 30,
+                archive_ttl: Duration::from_secs(60),
+                archive_workers: 1,
+                encodings_quota: 1 << 30,
             },
             tasks: TaskTracker::new(),
         };
-        let service = Service::new(core, Access::new("root"));
+        let service = Service::new(core, Access::new("root")).unwrap();
         service.buckets.ensure_default().await.unwrap();
         Rooms { service, catalog, folder }
     }

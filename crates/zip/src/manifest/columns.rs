@@ -4,21 +4,23 @@ use crate::record::Record;
 use crate::{Method, NewEntry, ZipError};
 
 /// Top bit of a `packed` value: the entry is deflated. Sizes stay below it.
-const DEFLATED: u64 = 1 << 63;
+pub(super) const DEFLATED: u64 = 1 << 63;
 
 /// The facts of every entry. Accessors take an index below [`Columns::len`].
 #[derive(Default)]
 pub(crate) struct Columns {
     /// All names one after the other.
-    names: String,
+    pub(super) names: String,
     /// Where each name ends in `names`.
-    name_ends: Vec<u32>,
-    sizes: Vec<u64>,
+    pub(super) name_ends: Vec<u32>,
+    pub(super) sizes: Vec<u64>,
     /// Compressed size and [`DEFLATED`]; empty as long as every entry is stored.
-    packed: Vec<u64>,
-    crcs: Vec<u32>,
-    times: Vec<i64>,
-    contents: Vec<[u8; 16]>,
+    pub(super) packed: Vec<u64>,
+    pub(super) crcs: Vec<u32>,
+    pub(super) times: Vec<i64>,
+    pub(super) contents: Vec<[u8; 16]>,
+    /// Digests of the contents, if they are kept.
+    pub(super) digests: Option<Vec<[u8; 32]>>,
 }
 
 impl Columns {
@@ -29,6 +31,10 @@ impl Columns {
         self.crcs.reserve(entries);
         self.times.reserve(entries);
         self.contents.reserve(entries);
+    }
+
+    pub(crate) fn keep_digests(&mut self) {
+        self.digests = Some(Vec::with_capacity(self.sizes.capacity()));
     }
 
     /// Gives back what growing left over.
@@ -50,6 +56,7 @@ impl Columns {
             + self.crcs.capacity() * size_of::<u32>()
             + self.times.capacity() * size_of::<i64>()
             + self.contents.capacity() * size_of::<[u8; 16]>()
+            + self.digests.as_ref().map_or(0, |digests| digests.capacity() * size_of::<[u8; 32]>())
     }
 
     pub(crate) fn push(&mut self, entry: &NewEntry<'_>) -> Result<(), ZipError> {
@@ -69,7 +76,17 @@ impl Columns {
         self.crcs.push(entry.crc32);
         self.times.push(entry.modified);
         self.contents.push(entry.content);
+        if let Some(digests) = &mut self.digests {
+            digests.push(entry.digest);
+        }
         Ok(())
+    }
+
+    /// Says how long the stream of a deflated entry came to be.
+    pub(crate) fn set_compressed(&mut self, at: usize, compressed: u64) {
+        if let Some(packed) = self.packed.get_mut(at) {
+            *packed = compressed | DEFLATED;
+        }
     }
 
     /// Puts the entries into another order: first entry `order[0]` of the present one, and so on.
@@ -88,6 +105,9 @@ impl Columns {
         self.crcs = pick(&self.crcs, order);
         self.times = pick(&self.times, order);
         self.contents = pick(&self.contents, order);
+        if let Some(digests) = &mut self.digests {
+            *digests = pick(digests, order);
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -134,6 +154,10 @@ impl Columns {
         self.contents[at]
     }
 
+    pub(crate) fn digest(&self, at: usize) -> Option<[u8; 32]> {
+        self.digests.as_ref()?.get(at).copied()
+    }
+
     /// What the headers of entry `at` say.
     pub(crate) fn record(&self, at: usize) -> Record<'_> {
         Record {
@@ -143,6 +167,7 @@ impl Columns {
             crc32: self.crc32(at),
             method: self.method(at),
             modified: self.modified(at),
+            described: false,
         }
     }
 }

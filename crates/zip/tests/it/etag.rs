@@ -35,6 +35,7 @@ fn any_change_changes_it() {
         method: Method::Deflate,
         modified: 1,
         content: [1; 16],
+        stream: [1; 16],
         digest: [1; 32],
     };
     let stored = NewEntry { method: Method::Store, compressed: 10, ..base };
@@ -50,7 +51,7 @@ fn any_change_changes_it() {
         NewEntry { crc32: 2, ..base },
         NewEntry { modified: 2, ..base },
         NewEntry { digest, ..base },
-        NewEntry { content: [2; 16], ..base },
+        NewEntry { stream: [2; 16], ..base },
         NewEntry { size: 9, compressed: 9, ..stored },
     ]
     .into_iter()

@@ -7,6 +7,7 @@
 )]
 
 mod etag;
+mod judged;
 mod layout;
 mod names;
 mod oracle;

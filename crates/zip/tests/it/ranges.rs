@@ -108,6 +108,16 @@ fn files() -> impl Strategy<Value = Vec<File>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// What `make fuzz` does at length.
+    #[test]
+    fn any_bytes_make_an_archive_that_is_one(data in proptest::collection::vec(any::<u8>(), 0..90)) {
+        crate::judged::judge(&data);
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]

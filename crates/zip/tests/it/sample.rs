@@ -15,6 +15,7 @@ pub(crate) fn blank(name: &str, size: u64) -> NewEntry<'_> {
         method: Method::Store,
         modified: MODIFIED,
         content: [1; 16],
+        stream: [0; 16],
         digest: [2; 32],
     }
 }
@@ -58,6 +59,7 @@ impl Archive {
                     method: if *deflated { Method::Deflate } else { Method::Store },
                     modified: MODIFIED + 2 * at as i64,
                     content: id,
+                    stream: id,
                     digest,
                 })
                 .unwrap();

@@ -28,6 +28,56 @@ impl Call {
     }
 }
 
+impl Call {
+    /// The path of its first argument, a descriptor (`-y`).
+    pub(crate) fn descriptor(&self) -> Option<&str> {
+        let arguments = self.text.split_once('(')?.1;
+        let (number, rest) = arguments.split_once('<')?;
+        number
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| rest.split_once('>').map(|(path, _)| path))?
+    }
+
+    /// Its arguments that are strings, as they were in memory.
+    pub(crate) fn strings(&self) -> Vec<Vec<u8>> {
+        let (mut strings, mut open) = (Vec::new(), None::<Vec<u8>>);
+        let mut bytes = self.text.bytes();
+        while let Some(byte) = bytes.next() {
+            match (&mut open, byte) {
+                (None, b'"') => open = Some(Vec::new()),
+                (None, _) => {}
+                (Some(_), b'"') => strings.extend(open.take()),
+                (Some(string), b'\\') => string.push(unescape(&mut bytes)),
+                (Some(string), byte) => string.push(byte),
+            }
+        }
+        strings
+    }
+
+    /// Its arguments that are plain numbers, behind the last string.
+    pub(crate) fn numbers(&self) -> Vec<usize> {
+        let arguments = self.text.rsplit_once(") ").map_or("", |(arguments, _)| arguments);
+        let behind = arguments.rsplit_once('"').map_or(arguments, |(_, behind)| behind);
+        behind.split(", ").filter_map(|word| word.trim().parse().ok()).collect()
+    }
+}
+
+fn unescape(bytes: &mut impl Iterator<Item = u8>) -> u8 {
+    match bytes.next().unwrap() {
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'v' => 0x0b,
+        b'f' => 0x0c,
+        b'x' => {
+            let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
+            u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+        }
+        other => other,
+    }
+}
+
 /// All calls, by their end.
 pub(crate) struct Trace {
     pub(crate) calls: Vec<Call>,

@@ -13,7 +13,7 @@ mod ranges;
 mod readers;
 mod resume;
 mod select;
-mod unpack;
+pub(crate) mod unpack;
 
 use crate::server::{Server, Setup, TOKEN, tool};
 use futures_util::{StreamExt, stream};

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// What there is in an archive: known without reading it.
 #[derive(Default)]
-pub(super) struct Expected {
+pub(crate) struct Expected {
     names: Vec<String>,
     /// Over all contents.
     contents: crc32fast::Hasher,
@@ -19,7 +19,7 @@ pub(super) struct Expected {
 
 impl Expected {
     /// The next entry.
-    pub(super) fn add(&mut self, name: &str, content: &[u8]) {
+    pub(crate) fn add(&mut self, name: &str, content: &[u8]) {
         self.add_pieces(name, std::iter::once(content));
     }
 
@@ -126,7 +126,7 @@ fn listed(text: &str, expected: &Expected, by: &str) {
 type Reader = fn(&Path, &Expected);
 
 /// Every reader on an archive, two at a time.
-pub(super) fn accepted(zip: &Path, expected: &Expected) {
+pub(crate) fn accepted(zip: &Path, expected: &Expected) {
     let readers: Vec<Reader> = vec![
         |zip, expected| java(zip, expected, "stream"),
         |zip, expected| java(zip, expected, "file"),

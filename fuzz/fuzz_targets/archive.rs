@@ -1,0 +1,13 @@
+//! Lists of entries that a fuzzer makes up, through the manifest -> bytes functions, with a reader of its own as the judge.
+
+#![no_main]
+
+#[path = "../../crates/zip/tests/it/judged.rs"]
+mod judged;
+#[allow(dead_code)]
+#[path = "../../crates/zip/tests/it/oracle.rs"]
+mod oracle;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| judged::judge(data));
