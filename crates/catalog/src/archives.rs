@@ -78,10 +78,11 @@ pub trait ArchiveCatalog: Send + Sync + 'static {
     /// An archive; `archive_not_found`.
     async fn archive(&self, id: &ArchiveId) -> Result<Archive>;
 
-    /// The archives of `owner`, newest first, at most `limit`; after the one given.
+    /// The archives of `owner` that have not expired `now`, newest first, at most `limit`; after the one given.
     async fn archives(
         &self,
         owner: &str,
+        now: Timestamp,
         after: Option<(Timestamp, ArchiveId)>,
         limit: usize,
     ) -> Result<Vec<Archive>>;

@@ -108,3 +108,126 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Interposed<I> {
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::Watched;
+    use carrack_interim::Interim;
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::Incoming;
+    use hyper::header::HeaderMap;
+    use hyper::{Request, Response, StatusCode};
+    use hyper_util::rt::TokioIo;
+    use proptest::prelude::*;
+    use std::convert::Infallible;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A request and how it is answered.
+    #[derive(Debug, Clone)]
+    struct Exchanged {
+        /// Interim responses said at once.
+        before: usize,
+        /// Said with each piece of the body that comes.
+        during: usize,
+        body: usize,
+        answer: usize,
+        expects: bool,
+    }
+
+    fn exchanged() -> impl Strategy<Value = Exchanged> {
+        (0..4usize, 0..2usize, 0..3000usize, 0..3000usize, any::<bool>()).prop_map(
+            |(before, during, body, answer, expects)| Exchanged { before, during, body, answer, expects },
+        )
+    }
+
+    /// Does what the path says: `/NUMBER/BEFORE/DURING/ANSWER`.
+    async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let interim = request.extensions().get::<Interim>().cloned().unwrap();
+        let path = request.uri().path().to_owned();
+        let numbers: Vec<usize> = path.split('/').skip(1).map(|number| number.parse().unwrap()).collect();
+        let mut headers = HeaderMap::new();
+        headers.insert("of", numbers[0].into());
+        let say = || interim.send(StatusCode::from_u16(104).unwrap(), "Said", &headers);
+        (0..numbers[1]).for_each(|_| say());
+        let mut body = request.into_body();
+        while let Some(frame) = body.frame().await {
+            frame.unwrap();
+            (0..numbers[2]).for_each(|_| say());
+            tokio::task::yield_now().await;
+        }
+        Ok(Response::new(Full::new(vec![b'x'; numbers[3]].into())))
+    }
+
+    /// All that a client gets that sends these requests without waiting, over a line that holds `capacity` bytes.
+    async fn received(requests: &[Exchanged], capacity: usize, step: usize) -> Vec<u8> {
+        let (near, far) = tokio::io::duplex(capacity);
+        let exchange: Arc<Exchange> = Arc::default();
+        let service = Watched::new(tower::service_fn(answer), exchange.clone());
+        let io = TokioIo::new(Interposed::new(far, exchange));
+        let serving = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+        let (mut reader, mut writer) = tokio::io::split(near);
+        let sending = async {
+            for (number, request) in requests.iter().enumerate() {
+                let Exchanged { before, during, body, answer, expects } = request;
+                let expect = if *expects { "expect: 100-continue\r\n" } else { "" };
+                let last = if number + 1 == requests.len() { "connection: close\r\n" } else { "" };
+                let head = format!(
+                    "POST /{number}/{before}/{during}/{answer} HTTP/1.1\r\nhost: x\r\n{expect}{last}content-length: {body}\r\n\r\n"
+                );
+                let mut bytes = head.into_bytes();
+                bytes.resize(bytes.len() + body, b'y');
+                for part in bytes.chunks(step) {
+                    writer.write_all(part).await.unwrap();
+                }
+            }
+        };
+        let mut all = Vec::new();
+        let receiving = async { reader.read_to_end(&mut all).await.unwrap() };
+        let (served, (), _) = tokio::join!(serving, sending, receiving);
+        served.unwrap();
+        all
+    }
+
+    /// Takes a head off the front.
+    fn head<'a>(rest: &mut &'a [u8]) -> &'a str {
+        let end = rest.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
+        let (head, after) = rest.split_at(end);
+        *rest = after;
+        std::str::from_utf8(head).expect("a head, and no part of a body")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_message_is_cut_and_each_is_before_its_answer(
+            requests in prop::collection::vec(exchanged(), 1..6),
+            capacity in prop::sample::select(vec![1usize, 40, 700, 100_000]),
+            step in prop::sample::select(vec![1usize, 100, 100_000]),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let all = runtime.block_on(received(&requests, capacity, step));
+            let mut rest = all.as_slice();
+            for (number, request) in requests.iter().enumerate() {
+                let mut said = 0;
+                loop {
+                    let head = head(&mut rest);
+                    if head.starts_with("HTTP/1.1 104 Said\r\n") {
+                        prop_assert_eq!(head, format!("HTTP/1.1 104 Said\r\nof: {number}\r\n\r\n"));
+                        said += 1;
+                    } else if head != "HTTP/1.1 100 Continue\r\n\r\n" {
+                        prop_assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{}", head);
+                        break;
+                    }
+                }
+                let (body, after) = rest.split_at(request.answer);
+                prop_assert!(body.iter().all(|byte| *byte == b'x'));
+                rest = after;
+                prop_assert!(number > 0 || said >= request.before.min(1), "the first has nothing before it");
+                prop_assert!(request.before + request.during > 0 || said == 0);
+            }
+            prop_assert!(rest.is_empty());
+        }
+    }
+}

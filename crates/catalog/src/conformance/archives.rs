@@ -68,7 +68,7 @@ pub(super) async fn life(catalog: &dyn Catalog) {
     assert_code(catalog.commit_archive(&stray).await, Code::ArchiveNotFound, "commit without preparation");
     catalog.prepare_archive(&unknown, 0, NOW).await.unwrap();
     assert_code(catalog.archive(&unknown).await, Code::ArchiveNotFound, "unseen while it is prepared");
-    assert_eq!(catalog.archives("ann", None, 9).await.unwrap(), []);
+    assert_eq!(catalog.archives("ann", NOW, None, 9).await.unwrap(), []);
 
     let mut all = Vec::new();
     for number in 1..=5 {
@@ -76,11 +76,13 @@ pub(super) async fn life(catalog: &dyn Catalog) {
     }
     all.reverse();
     assert_eq!(catalog.archive(&all[4].id).await.unwrap(), all[4]);
-    assert_eq!(catalog.archives("ann", None, 9).await.unwrap(), all, "newest first");
-    assert_eq!(catalog.archives("ann", None, 2).await.unwrap(), all[..2]);
+    assert_eq!(catalog.archives("ann", NOW, None, 9).await.unwrap(), all, "newest first");
+    assert_eq!(catalog.archives("ann", NOW, None, 2).await.unwrap(), all[..2]);
     let after = Some((all[1].created_at, all[1].id));
-    assert_eq!(catalog.archives("ann", after, 9).await.unwrap(), all[2..]);
-    assert_eq!(catalog.archives("bob", None, 9).await.unwrap(), []);
+    assert_eq!(catalog.archives("ann", NOW, after, 9).await.unwrap(), all[2..]);
+    let late = catalog.archives("ann", later(1004), None, 9).await.unwrap();
+    assert_eq!(late, all[..2], "not those that have expired");
+    assert_eq!(catalog.archives("bob", NOW, None, 9).await.unwrap(), []);
     assert!(catalog.is_archived(&all[0].manifest.0).await.unwrap());
     assert!(!catalog.is_archived(&blob_id(1)).await.unwrap());
     assert_eq!(catalog.delete_archive(&all[0].id).await.unwrap(), all[0].manifest.0);
@@ -89,7 +91,7 @@ pub(super) async fn life(catalog: &dyn Catalog) {
 
     let expired = catalog.expire_archives(later(1003), 9).await.unwrap();
     assert_eq!(expired.len(), 2, "those before that moment, not those in preparation");
-    assert_eq!(catalog.archives("ann", None, 9).await.unwrap(), all[1..3]);
+    assert_eq!(catalog.archives("ann", NOW, None, 9).await.unwrap(), all[1..3]);
     assert_eq!(catalog.expire_archives(later(5000), 1).await.unwrap().len(), 1);
     assert_eq!(catalog.forget_prepared(NOW).await.unwrap(), 0);
     assert_eq!(catalog.forget_prepared(later(1)).await.unwrap(), 1);

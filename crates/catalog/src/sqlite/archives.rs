@@ -166,16 +166,23 @@ pub(super) fn get(connection: &Connection, id: &ArchiveId) -> Done<Archive> {
 pub(super) fn of_owner(
     connection: &Connection,
     owner: &str,
+    now: Timestamp,
     after: Option<(Timestamp, ArchiveId)>,
     limit: usize,
 ) -> Done<Vec<Archive>> {
     let sql = format!(
         "SELECT {ARCHIVE} FROM archive a JOIN job USING (id) WHERE ready = 1 AND owner = ?1 \
-         AND (created_at, a.id) < (?2, ?3) ORDER BY created_at DESC, a.id DESC LIMIT ?4"
+         AND (created_at, a.id) < (?2, ?3) AND expires_at >= ?5 ORDER BY created_at DESC, a.id DESC LIMIT ?4"
     );
     let (time, id) = after.map_or((i64::MAX, [0; 16]), |(time, id)| (time.as_millis(), *id.as_bytes()));
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut found = statement.query(params![owner, time, id, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let mut found = statement.query(params![
+        owner,
+        time,
+        id,
+        i64::try_from(limit).unwrap_or(i64::MAX),
+        now.as_millis()
+    ])?;
     let mut archives = Vec::new();
     while let Some(row) = found.next()? {
         archives.push(archive(row)?);

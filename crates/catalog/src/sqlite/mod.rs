@@ -480,11 +480,12 @@ impl ArchiveCatalog for SqliteCatalog {
     async fn archives(
         &self,
         owner: &str,
+        now: Timestamp,
         after: Option<(Timestamp, ArchiveId)>,
         limit: usize,
     ) -> Result<Vec<Archive>> {
         let owner = owner.to_owned();
-        self.long("archives", move |c| archives::of_owner(c, &owner, after, limit)).await
+        self.long("archives", move |c| archives::of_owner(c, &owner, now, after, limit)).await
     }
 
     async fn delete_archive(&self, id: &ArchiveId) -> Result<BlobId> {

@@ -102,7 +102,8 @@ impl Archives {
         after: Option<(Timestamp, ArchiveId)>,
         limit: usize,
     ) -> Result<Vec<archive::Archive>> {
-        self.core.catalog.archives(grant.principal().subject(), after, limit).await
+        let now = self.core.clock.now();
+        self.core.catalog.archives(grant.principal().subject(), now, after, limit).await
     }
 
     /// The bytes of a completed archive; `archive_not_ready` until then. Everything but the contents has been looked at.

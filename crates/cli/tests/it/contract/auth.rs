@@ -100,6 +100,9 @@ async fn every_documented_route_is_served() {
                 if method == Method::POST { "HEAD" } else { method.as_str() },
             );
         }
+        if method == Method::POST && path.starts_with("/v1/files/") {
+            request = request.header("upload-complete", "?1");
+        }
         let answer = request.send().await.unwrap();
         assert_ne!(answer.status(), 405, "{method} {path}");
         if answer.status() == 404 && method != Method::HEAD {
@@ -182,14 +185,15 @@ async fn what_no_route_has_is_not_found_and_what_no_method_has_says_which() {
         (Method::DELETE, "/v1/uploads", "GET, POST"),
         (Method::PATCH, "/v1/buckets/default", "DELETE, GET, PUT"),
         (Method::POST, "/v1/buckets/default", "DELETE, GET, PUT"),
-        (Method::PATCH, "/v1/files/default/a", "DELETE, GET, HEAD, PUT"),
-        (Method::OPTIONS, "/v1/files/default/a", "DELETE, GET, HEAD, PUT"),
+        (Method::PATCH, "/v1/files/default/a", "DELETE, GET, HEAD, OPTIONS, POST, PUT"),
+        // POST is for resumable uploads alone.
+        (Method::POST, "/v1/files/default/a", "DELETE, GET, HEAD, OPTIONS, PUT"),
         (Method::GET, "/v1/uploads/x/complete", "POST"),
         (Method::POST, "/v1/uploads/x/parts/1", "PUT"),
         (Method::PUT, "/v1/zip/default", "GET, HEAD"),
         (Method::POST, "/livez", "GET, HEAD"),
         (Method::TRACE, "/livez", "GET, HEAD"),
-        ("PROPFIND".parse().unwrap(), "/v1/files/default/a", "DELETE, GET, HEAD, PUT"),
+        ("PROPFIND".parse().unwrap(), "/v1/files/default/a", "DELETE, GET, HEAD, OPTIONS, POST, PUT"),
     ];
     for (method, path, expected) in cases {
         let answer = server.request(method.clone(), path).send().await.unwrap();

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 pub(crate) mod disk;
 mod disk_full;
+mod faults;
 mod disk_model;
 mod leaks;
 mod ledger;
