@@ -96,7 +96,9 @@ async fn every_documented_route_is_served() {
         let answer = request.send().await.unwrap();
         assert_ne!(answer.status(), 405, "{method} {path}");
         if answer.status() == 404 && method != Method::HEAD {
-            refused(answer, 404, "upload_not_found").await;
+            let archive = path.starts_with("/v1/archives/");
+            let code = if archive { "archive_not_found" } else { "upload_not_found" };
+            refused(answer, 404, code).await;
         }
     }
 }
