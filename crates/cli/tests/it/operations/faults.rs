@@ -107,7 +107,10 @@ impl Before {
             _ => assert!(replaced == old, "{how}"),
         }
         let doomed = file(server, "doomed").await;
-        assert!(doomed.is_none() && act == Act::Delete || doomed == Some(old) && !done || act != Act::Delete, "{how}");
+        assert!(
+            doomed.is_none() && act == Act::Delete || doomed == Some(old) && !done || act != Act::Delete,
+            "{how}"
+        );
         let open: Value = json_of(server, &format!("/v1/uploads/{}", self.open)).await;
         let received = open["received"].as_str().unwrap_or_default();
         assert!(received == "1-2" || received == "1" && !(act == Act::Part && done), "{how}: {open}");
@@ -196,8 +199,12 @@ async fn a_kill_at_any_step_loses_nothing_that_was_acknowledged() {
         before.verify(&server, act, done, &how).await;
         before.again(&server, act, step, &how).await;
         let open = json_of(&server, "/v1/uploads").await;
-        let open: BTreeSet<&str> =
-            open["uploads"].as_array().unwrap().iter().filter_map(|upload| upload["upload_id"].as_str()).collect();
+        let open: BTreeSet<&str> = open["uploads"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|upload| upload["upload_id"].as_str())
+            .collect();
         until("only open uploads have stages", || stages(&data).iter().all(|stage| open.contains(&**stage)));
         assert!(!blobs(&data).is_empty());
     }
