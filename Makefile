@@ -41,8 +41,9 @@ check: ## Unit, property, conformance and black-box tests
 	$(CARGO) test --locked --workspace
 
 .PHONY: soak
-soak: ## Kills the server 200 times under load and 50 times in the middle of a job, and looks for what was kept
-	CARRACK_KILLS=200 $(CARGO) test --locked --release -p carrack --test it operations::crash -- --nocapture
+soak: ## Kills the server 1,000 times under load and 50 times in a job, cuts its power 1,000 times, and looks for what was kept
+	CARRACK_KILLS=1000 $(CARGO) test --locked --release -p carrack --test it operations::crash -- --nocapture
+	CARRACK_CUTS=1000 $(CARGO) test --locked --release -p carrack --test it operations::power_cut -- --nocapture
 	CARRACK_JOB_KILLS=50 $(CARGO) test --locked --release -p carrack --test it archives::crash -- --nocapture
 
 .PHONY: fuzz

@@ -2,7 +2,7 @@
 
 use crate::App;
 use crate::routes::Route;
-use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
+use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, UPGRADE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
 use carrack_domain::policy::{AddressRange, Circumstances};
@@ -183,9 +183,11 @@ pub(crate) fn session<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a str> 
 }
 
 /// Refuses to change something for a page of another site, which a browser may make send our cookie. Browsers say where
-/// a request that changes something comes from; what is no browser has no cookies of others to send.
+/// a request that changes something comes from; what is no browser has no cookies of others to send. A WebSocket can be
+/// read by the page that opens it, whatever site that is of, so opening one counts as a change.
 pub(crate) fn refuse_other_sites(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<()> {
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+    let is_safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    if is_safe && !headers.contains_key(UPGRADE) {
         return Ok(());
     }
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));

@@ -105,3 +105,18 @@ async fn a_page_of_another_site_cannot_use_a_session() {
     let answer = with(&server, &cookie, Method::GET, "/v1/me", &[("origin", "https://evil.example")]).await;
     assert_eq!(header(&answer, "access-control-allow-credentials"), "", "nor read what it gets");
 }
+
+#[tokio::test]
+async fn a_page_of_another_site_cannot_open_a_websocket_by_a_session() {
+    let server = Server::start();
+    let cookie = begin(&server, TOKEN).await;
+    let own = server.base.clone();
+    let open = async |origin: &str| {
+        let request = Caller::nobody(&server).request(Method::GET, "/v1/ws").header("cookie", &cookie);
+        let request = request.header("origin", origin).header("connection", "upgrade");
+        let request = request.header("upgrade", "websocket").header("sec-websocket-version", "13");
+        request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==").send().await.unwrap()
+    };
+    refused(open("https://evil.example").await, 403, "forbidden").await;
+    assert_eq!(open(&own).await.status(), 101);
+}

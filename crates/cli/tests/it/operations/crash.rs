@@ -1,6 +1,6 @@
 //! kill -9 at any moment: what was acknowledged is there, whole; what was not is there whole or not at all.
 //!
-//! `CARRACK_KILLS` says how often (20 unless set), `CARRACK_SEED` repeats a run.
+//! `CARRACK_KILLS` says how often (50 unless set), `CARRACK_SEED` repeats a run.
 
 use super::disk::{blobs, stages};
 use super::ledger::{Fate, Ledger};
@@ -24,7 +24,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_kill_9_at_any_moment() {
-    let (kills, seed) = (number("CARRACK_KILLS", 20), number("CARRACK_SEED", 1));
+    let (kills, seed) = (number("CARRACK_KILLS", 50), number("CARRACK_SEED", 1));
     let data = tempfile::tempdir().unwrap();
     let mut dice = Dice::new(seed);
     let mut writers: Vec<Writer> = (0..WRITERS).map(|name| Writer::new(name, seed)).collect();
