@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 const PART_BYTES: usize = 262_144;
 
@@ -47,10 +48,18 @@ impl Fault {
 
 impl Drop for Fault {
     fn drop(&mut self) {
-        // SIGTERM lets it detach and leave the server running.
+        // SIGTERM lets it detach and leave the server running. Of a server that it killed, it may wait for threads that
+        // have long gone.
         let mut kill = tool("kill", "procps");
         kill.arg(self.0.id().to_string()).status().unwrap();
-        self.0.wait().unwrap();
+        let patience = Instant::now() + Duration::from_secs(5);
+        while self.0.try_wait().unwrap().is_none() {
+            if Instant::now() > patience {
+                self.0.kill().unwrap();
+                self.0.wait().unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
