@@ -14,6 +14,7 @@ mod credentials;
 mod digests;
 mod disposition;
 mod files;
+mod limits;
 mod links;
 mod live;
 pub mod metrics;

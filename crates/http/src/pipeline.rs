@@ -5,6 +5,7 @@ use crate::body::{ReadToEnd, Record, RequestBody};
 use crate::call::Call;
 use crate::cors::Cors;
 use crate::credentials;
+use crate::limits;
 use crate::metrics::MethodLabel;
 use crate::problem;
 use crate::render::Response;
@@ -17,6 +18,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
 use carrack_domain::{Code, Error, Result, TraceId};
+use carrack_service::limit::{Standing, Who};
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::Instrument;
@@ -30,15 +32,20 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
     let span = span(trace, method.as_str());
     let keep_alive = KeepAlive::of(&request);
     let terms = Terms::of(&app, &request);
+    let mut standing = None;
     let result = match terms.preflight(&request) {
         Some(response) => Ok(response),
         None => {
-            handle(app.clone(), route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await
+            let handling = handle(app.clone(), route, request, keep_alive.read_to_end.clone(), &mut standing);
+            handling.instrument(span.clone()).await
         }
     };
     let failure = result.as_ref().err().map(|error| (error.code(), error.chain()));
     let mut response = result.unwrap_or_else(|error| terms.render(&app, &error, trace));
     terms.finish(&mut response);
+    if let Some(standing) = standing {
+        limits::tell(standing, response.headers_mut());
+    }
     let status = response.status();
     span.in_scope(|| log(trace, route, method.as_str(), status, failure, started));
     finish(&mut response, trace, &keep_alive);
@@ -128,12 +135,17 @@ async fn handle(
     route: &'static Route,
     request: Request,
     read_to_end: ReadToEnd,
+    standing: &mut Option<Standing>,
 ) -> Result<Response> {
     if !route.while_draining() {
         app.service.health.refuse_while_draining()?;
     }
     let (parts, body) = request.into_parts();
-    let caller = credentials::caller(&app, route, &parts).await?;
+    let caller = credentials::admitted(&app, route, &parts).await?;
+    if !route.while_draining() {
+        *standing = app.service.limiter.request(&Who::of(&caller.principal)).await;
+        standing.map_or(Ok(()), |standing| standing.admit())?;
+    }
     let signed = caller.signed.is_some();
     let body = RequestBody::new(body, app.pace, read_to_end);
     let call = Call::new(app, caller, parts, body).await?;

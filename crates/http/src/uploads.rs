@@ -125,13 +125,13 @@ pub(crate) fn render_upload(status: UploadStatus) -> Upload {
     ),
     security(("bearer" = []))
 )]
-pub(crate) async fn put_part(call: Call) -> Result<Response> {
+pub(crate) async fn put_part(mut call: Call) -> Result<Response> {
     let grant = authorize::<UseUploads>(&call.principal, ())?;
     check_plain(&call.headers)?;
     let (id, number) = (call.upload_id()?, call.part_number()?);
     let length = content_length(&call.headers)?;
     let digests = digests::announced(&call)?;
-    let body = call.body.into_stream();
+    let body = call.receive()?;
     let part = call.app.service.uploads.put_part(&grant, id, number, length, digests, body).await?;
     let part = Part {
         part: part.number,

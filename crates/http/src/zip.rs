@@ -80,7 +80,7 @@ pub(crate) fn send(call: &Call, mut headers: HeaderMap, archive: Archive) -> Res
     Ok(match rope::answer(call, out)? {
         Answer::Head(response) => response,
         Answer::Content(response, slice, kind) => {
-            rope::with_body(response, slice, kind, archive.reader, call.form, Some(archive.hold))
+            rope::with_body(response, call.traffic()?, slice, kind, archive.reader, call.form, Some(archive.hold))
         }
     })
 }

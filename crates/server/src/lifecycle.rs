@@ -66,6 +66,7 @@ async fn serve(config: Config, flags: Flags, metrics: PrometheusHandle) -> Resul
     background.spawn(maintain(rooms.service.clone(), idle.clone()));
     background.spawn(reconcile(rooms.service.clone(), idle.clone()));
     background.spawn(rooms.service.jobs.clone().run(idle.clone()));
+    background.spawn(rooms.service.limiter.clone().run(idle.clone()));
     background.spawn(upkeep(metrics.clone(), idle.clone()));
     let reloading =
         Reload { flags, data: config.data.clone(), tls: tls.clone(), service: rooms.service.clone() };
@@ -178,7 +179,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         },
         tasks: tasks.clone(),
     };
-    let service = Service::new(core, access);
+    let service = Service::new(core, access, config.limits.settings());
     let service = Arc::new(service.map_err(|error| format!("cannot start workers: {}", error.chain()))?);
     service.maintenance.recover().await.map_err(|error| format!("recovery failed: {}", error.chain()))?;
     service
