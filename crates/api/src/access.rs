@@ -153,6 +153,8 @@ pub struct Limits {
     pub bandwidth: Option<u64>,
     /// Bytes per second of one connection; null: no limit.
     pub bandwidth_per_connection: Option<u64>,
+    /// Bytes of files and open uploads; null: no limit.
+    pub quota: Option<u64>,
 }
 
 /// What a session of the web app begins with.

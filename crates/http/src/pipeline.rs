@@ -13,11 +13,11 @@ use crate::resumable::{self, fields::Draft};
 use crate::routes::Route;
 use crate::tus;
 use axum::extract::Request;
-use axum::http::header::{CACHE_CONTROL, CONNECTION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
-use carrack_domain::{Code, Error, Result, TraceId};
+use carrack_domain::{Action, Code, Error, Result, TraceId};
 use carrack_service::limit::{Standing, Who};
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,7 +48,7 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
     }
     let status = response.status();
     span.in_scope(|| log(trace, route, method.as_str(), status, failure, started));
-    finish(&mut response, trace, &keep_alive);
+    finish(&app, &mut response, trace, &keep_alive);
     route.meters().first_byte.record(started.elapsed().as_secs_f64());
     response.body_mut().record(Record { started, trace, method, active, status: status.as_u16() });
     response
@@ -146,6 +146,9 @@ async fn handle(
         *standing = app.service.limiter.request(&Who::of(&caller.principal)).await;
         standing.map_or(Ok(()), |standing| standing.admit())?;
     }
+    if route.action == Action::Write {
+        app.service.limiter.settle_quota(&caller.principal).await?;
+    }
     let signed = caller.signed.is_some();
     let body = RequestBody::new(body, app.pace, read_to_end);
     let call = Call::new(app, caller, parts, body).await?;
@@ -176,7 +179,7 @@ impl KeepAlive {
     }
 }
 
-fn finish(response: &mut Response, trace: TraceId, keep_alive: &KeepAlive) {
+fn finish(app: &App, response: &mut Response, trace: TraceId, keep_alive: &KeepAlive) {
     let headers = response.headers_mut();
     if keep_alive.ends() {
         // Else a client would send its next request into a connection that is being closed (RFC 9112 §9.6).
@@ -186,6 +189,11 @@ fn finish(response: &mut Response, trace: TraceId, keep_alive: &KeepAlive) {
         headers.insert(HeaderName::from_static(REQUEST_ID), value);
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if app.hsts_seconds > 0
+        && let Ok(value) = HeaderValue::try_from(format!("max-age={}", app.hsts_seconds))
+    {
+        headers.insert(STRICT_TRANSPORT_SECURITY, value);
+    }
 }
 
 /// One line per request: what succeeded reading is for the curious, the rest for the record.

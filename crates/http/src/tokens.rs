@@ -116,6 +116,7 @@ fn limits(call: &Call) -> Limits {
         transfers: some(role.transfers_per_user.into()),
         bandwidth: some(role.bandwidth_per_user),
         bandwidth_per_connection: some(role.bandwidth_per_connection),
+        quota: some(role.quota_per_user),
     }
 }
 

@@ -77,6 +77,7 @@ async fn serve(config: Config, flags: Flags, metrics: PrometheusHandle) -> Resul
         public_url: Some(config.server.public_url.trim_end_matches('/').to_owned())
             .filter(|url| !url.is_empty()),
         scheme: if tls.is_some() { "https" } else { "http" },
+        hsts_seconds: if tls.is_some() { config.tls.hsts.as_secs() } else { 0 },
         proxies: proxies(&config.server.trusted_proxies),
         cors: carrack_http::Cors::new(config.server.cors_origins.clone()),
         pace: carrack_http::Pace {
@@ -134,6 +135,7 @@ async fn listen(
     });
     let options = carrack_transport::Options {
         header_timeout: config.server.header_timeout,
+        send_timeout: config.server.idle_timeout,
         connections_max: config.server.max_connections,
         shutdown_grace: config.server.shutdown_grace,
         tls,

@@ -96,6 +96,8 @@ pub struct Tls {
     pub key: PathBuf,
     #[serde(deserialize_with = "oldest_version")]
     pub min_version: OldestVersion,
+    #[serde(deserialize_with = "units::duration")]
+    pub hsts: Duration,
 }
 
 impl Tls {

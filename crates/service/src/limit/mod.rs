@@ -5,6 +5,7 @@
 //! bytes per second, as sent by who made it: a user's bandwidth is not multiplied by giving links away.
 
 mod bandwidth;
+mod quotas;
 mod requests;
 mod transfers;
 mod tree;
@@ -21,6 +22,7 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio_util::sync::CancellationToken;
+use quotas::Quotas;
 use transfers::Transfers;
 
 /// What the operator set. 0 is no limit.
@@ -67,6 +69,10 @@ impl Settings {
 
     fn counts_transfers(&self) -> bool {
         self.roles.iter().any(|role| role.transfers_per_user > 0)
+    }
+
+    fn bounds_what_is_kept(&self) -> bool {
+        self.roles.iter().any(|role| role.quota_per_user > 0)
     }
 
     fn meters(&self) -> bool {
@@ -144,11 +150,12 @@ pub struct Limiter {
     counts_transfers: AtomicBool,
     transfers: Arc<Transfers>,
     bandwidth: Arc<Bandwidth>,
+    quotas: Quotas,
 }
 
 /// The right to one transfer, and how fast it may be. Goes with the body it is for.
 pub struct Traffic {
-    permit: Option<Permit>,
+    _permit: Option<Permit>,
     meter: Meter,
 }
 
@@ -161,6 +168,7 @@ impl Limiter {
             counts_transfers: AtomicBool::default(),
             transfers: Arc::default(),
             bandwidth: Arc::default(),
+            quotas: Quotas::default(),
         };
         limiter.replace(settings);
         limiter
@@ -194,8 +202,8 @@ impl Limiter {
         link: Option<LinkRate>,
         peer: Option<SocketAddr>,
     ) -> Result<Traffic> {
-        let permit = self.permit(receiver, unit)?;
-        Ok(Traffic { permit, meter: Meter::new(self.bandwidth.clone(), sender, link, peer) })
+        let _permit = self.permit(receiver, unit)?;
+        Ok(Traffic { _permit, meter: Meter::new(self.bandwidth.clone(), sender, link, peer) })
     }
 
     fn permit(&self, who: &Who, unit: Unit) -> Result<Option<Permit>> {
