@@ -23,6 +23,7 @@ use exchange::{Exchange, Watched};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use interim::Interposed;
@@ -74,15 +75,12 @@ const LATE_GRACE: Duration = Duration::from_millis(500);
 
 /// What answers requests; every service of this shape does.
 pub trait Answers<B>:
-    tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
-    + Clone
-    + Send
-    + 'static
+    Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
 }
 
 impl<S, B> Answers<B> for S where
-    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
         + Clone
         + Send
         + 'static
