@@ -191,7 +191,11 @@ pub(crate) async fn put(call: Call) -> Result<Response> {
 }
 
 /// Stores the body, of `length` bytes if that is known, perhaps with its SHA-256 among its facts.
-pub(crate) async fn store(mut call: Call, length: Option<u64>, wants_sha256: bool) -> Result<(File, Outcome)> {
+pub(crate) async fn store(
+    mut call: Call,
+    length: Option<u64>,
+    wants_sha256: bool,
+) -> Result<(File, Outcome)> {
     let grant = authorize::<WriteFile>(&call.principal, call.file()?)?;
     check_plain(&call.headers)?;
     let facts = facts(&call)?;

@@ -105,9 +105,7 @@ pub(crate) fn render(error: &Error, status: StatusCode, kind: Option<Kind>, trac
             problem.expected_offset = Some(*expected);
             problem.provided_offset = Some(*given);
         }
-        Some(
-            Fact::CompleteLength(_) | Fact::Allowed(_) | Fact::Offset { .. } | Fact::RetryAfter(_),
-        )
+        Some(Fact::CompleteLength(_) | Fact::Allowed(_) | Fact::Offset { .. } | Fact::RetryAfter(_))
         | None => {}
     }
     let mut response = render::json(status, &problem);

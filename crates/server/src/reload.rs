@@ -42,7 +42,10 @@ impl Reload {
             match self.settings() {
                 Ok(()) => tracing::info!("SIGHUP: the limits and the signing keys were read again"),
                 Err(problem) => {
-                    tracing::error!(problem, "SIGHUP: the new limits or signing keys are no good; the old ones stay")
+                    tracing::error!(
+                        problem,
+                        "SIGHUP: the new limits or signing keys are no good; the old ones stay"
+                    )
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! What goes out: a rope's slice on its way to a client.
 
-use crate::link::Delivery;
 use crate::limit::Traffic;
+use crate::link::Delivery;
 use crate::{Core, metrics};
 use ::metrics::{Counter, Gauge};
 use bytes::Bytes;

@@ -139,7 +139,10 @@ mod tests {
             cells.take(&name(number), refill, false, now);
         }
         assert!(cells.0[0].lock().unwrap().len() <= CELLS_MAX);
-        assert!(!cells.take(&name(u32::MAX), refill, false, now).is_admitted, "a flood of others frees nobody");
+        assert!(
+            !cells.take(&name(u32::MAX), refill, false, now).is_admitted,
+            "a flood of others frees nobody"
+        );
     }
 
     #[tokio::test]

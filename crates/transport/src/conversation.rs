@@ -80,7 +80,11 @@ pub(crate) async fn http1<S, B>(
         let Some(parts) = Pin::into_inner(serving).into_parts() else { return };
         let (socket, held) = parts.io.into_inner().into_parts();
         connection = socket;
-        connection.put_back(if held.is_empty() { parts.read_buf } else { [&*parts.read_buf, &*held].concat().into() });
+        connection.put_back(if held.is_empty() {
+            parts.read_buf
+        } else {
+            [&*parts.read_buf, &*held].concat().into()
+        });
         let timeout = protocol.header_timeout.saturating_sub(LOOK);
         tokio::select! {
             came = connection.readable() => if came.is_err() { return },

@@ -33,17 +33,31 @@ enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Chunk {
     /// In the size, of which so much is known.
-    Size { size: u64, digits: u8 },
+    Size {
+        size: u64,
+        digits: u8,
+    },
     /// In an extension of the size's line.
-    Extension { size: u64, bytes: u16 },
+    Extension {
+        size: u64,
+        bytes: u16,
+    },
     /// At the LF of the size's line.
-    SizeLf { size: u64 },
-    Data { left: u64 },
+    SizeLf {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataLf,
     /// In a trailer section, so many bytes into one of its lines.
-    Trailer { bytes: u16 },
-    TrailerLf { was_empty: bool },
+    Trailer {
+        bytes: u16,
+    },
+    TrailerLf {
+        was_empty: bool,
+    },
 }
 
 /// The most bytes of an extension, or of a line of a trailer section.

@@ -281,7 +281,8 @@ impl Catalog for SqliteCatalog {
 
     async fn take_over(&self, id: &UploadId, announced: Option<Announced>) -> Result<Taken> {
         let id = *id;
-        let work = move |c: &Connection| owners::bounded_by_upload(c, &id, || appends::take_over(c, &id, announced));
+        let work =
+            move |c: &Connection| owners::bounded_by_upload(c, &id, || appends::take_over(c, &id, announced));
         self.write("take_over", work).await
     }
 

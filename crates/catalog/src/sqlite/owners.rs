@@ -70,7 +70,9 @@ pub(super) fn check(connection: &Connection, owner: &str, place: &FileRef, bytes
          WHERE bucket.name = ?1 AND key = ?2 AND created_by = ?3",
     )?;
     let present = statement
-        .query_row(params![place.bucket.as_str(), place.key.as_str().as_bytes(), owner], |row| row.get::<_, i64>(0))
+        .query_row(params![place.bucket.as_str(), place.key.as_str().as_bytes(), owner], |row| {
+            row.get::<_, i64>(0)
+        })
         .optional()?;
     let more = i64::try_from(bytes).unwrap_or(i64::MAX);
     let after = before.bytes.saturating_sub(present.unwrap_or(0)).saturating_add(more);

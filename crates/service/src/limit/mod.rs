@@ -17,12 +17,12 @@ pub use transfers::{Permit, Unit};
 use crate::metrics::REFUSALS;
 use crate::{Body, Core};
 use carrack_domain::{Code, Error, Identity, Principal, Result, Role};
+use quotas::Quotas;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio_util::sync::CancellationToken;
-use quotas::Quotas;
 use transfers::Transfers;
 
 /// What the operator set. 0 is no limit.
@@ -218,7 +218,9 @@ impl Limiter {
             refused("transfers");
             Error::new(
                 Code::TooManyTransfers,
-                format!("{most} transfers are under way, and so many one may have at once. Wait for one to end."),
+                format!(
+                    "{most} transfers are under way, and so many one may have at once. Wait for one to end."
+                ),
             )
             .with_fact(carrack_domain::error::Fact::RetryAfter(transfers::RETRY_SECONDS))
         })

@@ -111,7 +111,12 @@ impl Limiter {
             .ok()
     }
 
-    async fn bounded(&self, cell: CellName, per_minute: u32, only_look: bool) -> std::result::Result<(), u64> {
+    async fn bounded(
+        &self,
+        cell: CellName,
+        per_minute: u32,
+        only_look: bool,
+    ) -> std::result::Result<(), u64> {
         let Some(refill) = Refill::per_minute(per_minute) else { return Ok(()) };
         match self.take(cell, refill, only_look).await {
             Some(taken) if !taken.is_admitted => Err(seconds(taken.retry_after)),

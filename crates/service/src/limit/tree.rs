@@ -11,11 +11,15 @@
 //! by closing the connection and coming again: a node is not forgotten before its debt is. What nobody used is lost after
 //! 20 ms, or after 200 ms if somebody waited and only the machine was late.
 
-use super::{Settings, User};
+mod node;
+
+pub(super) use node::Key;
+
+use super::Settings;
 use carrack_domain::Role;
+use node::{Bucket, Node, Waiting};
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How long a piece lasts at the smallest rate on its way, shared by those who wait.
 const PIECE: f64 = 0.025;
@@ -25,10 +29,6 @@ const PIECE_BYTES_MIN: u64 = 4 << 10;
 /// An eighth of a second's bytes go out together at least.
 const PIECES_PER_SECOND_MAX: u64 = 8;
 const PIECE_BYTES_LEAST: u64 = 256;
-/// What is kept of what nobody used.
-const KEPT: f64 = 0.02;
-/// What is kept of it while somebody waited.
-const KEPT_WHILE_LATE: f64 = 0.2;
 /// How far behind its siblings one may be who takes a moment to come back for more, in seconds of the rate above it.
 const LAG: f64 = 0.05;
 /// Virtual time of one byte at a weight of 1.
@@ -37,85 +37,11 @@ const SCALE: u64 = 256;
 /// The node at the top.
 const SERVER: usize = 0;
 
-/// Names a node among its siblings.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Key {
-    Server,
-    Role(Role),
-    User(User),
-    /// By name, with its rate.
-    Link(super::LinkRate),
-    Connection(Option<SocketAddr>),
-}
-
 /// Who waits; told how many bytes it may send.
 pub(super) trait Waiter {
     /// Whether nobody is interested any more.
     fn is_gone(&self) -> bool;
     fn grant(self, bytes: u64);
-}
-
-struct Waiting<W> {
-    ticket: u64,
-    wants: u64,
-    waiter: W,
-}
-
-struct Bucket {
-    /// Bytes per second, at least 1.
-    rate: f64,
-    bytes: f64,
-    filled_at: Instant,
-}
-
-impl Bucket {
-    fn new(rate: u64, now: Instant) -> Option<Bucket> {
-        // One byte, so that the first piece goes at once, and the next when it is paid for.
-        (rate > 0).then(|| Bucket { rate: rate as f64, bytes: 1.0, filled_at: now })
-    }
-
-    fn refill(&mut self, now: Instant, somebody_waited: bool) {
-        let kept = self.rate * if somebody_waited { KEPT_WHILE_LATE } else { KEPT };
-        let came = now.saturating_duration_since(self.filled_at).as_secs_f64() * self.rate;
-        self.bytes = (self.bytes + came).min(kept.max(1.0));
-        self.filled_at = now;
-    }
-
-    fn is_empty(&self) -> bool {
-        self.bytes < 1.0
-    }
-
-    /// When it is not empty any more.
-    fn due(&self) -> Instant {
-        self.filled_at + Duration::from_secs_f64(((1.0 - self.bytes) / self.rate).clamp(1e-6, 3600.0))
-    }
-}
-
-struct Node<W> {
-    key: Key,
-    parent: usize,
-    /// Children, and those who send here.
-    holders: usize,
-    children: u64,
-    bucket: Option<Bucket>,
-    /// The bucket is empty, and this is when the timer is set to.
-    blocked: Option<Instant>,
-    /// How much it had, in the virtual time of its parent.
-    had: u64,
-    /// The virtual time of its children.
-    clock: u64,
-    /// Children that can go on, by what they had.
-    ready: BTreeSet<(u64, usize)>,
-    is_ready: bool,
-    queue: VecDeque<Waiting<W>>,
-    /// How many wait here and below.
-    waiting: u64,
-}
-
-impl<W> Node<W> {
-    fn can_go_on(&self) -> bool {
-        self.blocked.is_none() && !(self.queue.is_empty() && self.ready.is_empty())
-    }
 }
 
 /// See the module's documentation.
@@ -391,7 +317,8 @@ impl<W: Waiter> Tree<W> {
             let node = &self.nodes[at];
             let Some(bucket) = &node.bucket else { continue };
             let fair = (bucket.rate * PIECE) as u64 / node.waiting.max(1);
-            let least = (bucket.rate as u64 / PIECES_PER_SECOND_MAX).clamp(PIECE_BYTES_LEAST, PIECE_BYTES_MIN);
+            let least =
+                (bucket.rate as u64 / PIECES_PER_SECOND_MAX).clamp(PIECE_BYTES_LEAST, PIECE_BYTES_MIN);
             most = most.min(fair.max(least));
         }
         most
@@ -426,7 +353,8 @@ impl<W: Waiter> Tree<W> {
     /// How far behind may be caught up, in the virtual time of the children of a node.
     fn lag(&self, index: usize) -> u64 {
         let rates = self.way_up(index).filter_map(|at| Some(self.nodes[at].bucket.as_ref()?.rate));
-        (rates.fold(0.0_f64, |least, rate| if least > 0.0 { least.min(rate) } else { rate }) * LAG) as u64 * SCALE
+        (rates.fold(0.0_f64, |least, rate| if least > 0.0 { least.min(rate) } else { rate }) * LAG) as u64
+            * SCALE
     }
 
     /// A node takes part no longer.

@@ -50,9 +50,7 @@ pub(super) async fn appended(
         let target = &taken.upload.target;
         core.catalog.check_quota(&target.bucket, &target.key, append.announced.unwrap_or(0)).await?;
         let place = FileRef { bucket: target.bucket.clone(), key: target.key.clone() };
-        core.catalog
-            .check_owner_quota(&taken.upload.owner, &place, append.announced.unwrap_or(0))
-            .await?;
+        core.catalog.check_owner_quota(&taken.upload.owner, &place, append.announced.unwrap_or(0)).await?;
     }
     let mut writer = Writer { core: core.clone(), claim, taken, room, report: append.report };
     let result = match append.checksum {

@@ -49,12 +49,14 @@ impl Refusal {
     }
 }
 
-const BARE_LF: Refusal = Refusal::Malformed("A line of the request's head ends with LF alone: end it with CR LF.");
+const BARE_LF: Refusal =
+    Refusal::Malformed("A line of the request's head ends with LF alone: end it with CR LF.");
 const FOLDED: Refusal =
     Refusal::Malformed("A header field goes on in a second line, which is obsolete: write it in one.");
 const REQUEST_LINE: Refusal =
     Refusal::Malformed("The first line is no request of HTTP/1.1 or HTTP/1.0: METHOD TARGET HTTP/1.1.");
-const FIELD: Refusal = Refusal::Malformed("A header field is none: send NAME: VALUE, without a space before the colon.");
+const FIELD: Refusal =
+    Refusal::Malformed("A header field is none: send NAME: VALUE, without a space before the colon.");
 const LENGTH: Refusal = Refusal::Malformed("Content-Length is not one number: send it once.");
 const CODING: Refusal = Refusal::Malformed("Transfer-Encoding is not chunked, in HTTP/1.1, once.");
 const BOTH: Refusal =
@@ -140,7 +142,8 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     }
     let colon = line.iter().position(|byte| *byte == b':').ok_or(FIELD)?;
     let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-    let is_field = !name.is_empty() && name.iter().copied().all(is_name) && value.iter().copied().all(is_text);
+    let is_field =
+        !name.is_empty() && name.iter().copied().all(is_name) && value.iter().copied().all(is_text);
     if is_field { Ok((name, value)) } else { Err(FIELD) }
 }
 

@@ -74,9 +74,14 @@ fn what_means_one_thing_passes_and_what_may_mean_two_does_not() {
 #[test]
 fn a_body_that_is_badly_framed_is_broken_off_where_it_is() {
     let head = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
-    for (body, good) in
-        [("5\nabcde", 1), ("g\r\n", 0), ("3\r\nabcX", 6), ("\r\n", 0), ("11111111111111111\r\n", 16), ("0\r\n\n", 3)]
-    {
+    for (body, good) in [
+        ("5\nabcde", 1),
+        ("g\r\n", 0),
+        ("3\r\nabcX", 6),
+        ("\r\n", 0),
+        ("11111111111111111\r\n", 16),
+        ("0\r\n\n", 3),
+    ] {
         let (passed, refusal, has_refused) = passed([head, body].concat().as_bytes(), 1000, 1000);
         assert!(has_refused && refusal.is_none(), "the answer to the request says so: {body:?}");
         assert_eq!(passed.len(), head.len() + good, "{body:?}");

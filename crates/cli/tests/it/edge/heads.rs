@@ -69,7 +69,8 @@ async fn lines_that_end_or_go_on_in_odd_ways_are_refused() {
 async fn heads_that_are_too_large_are_refused_in_words() {
     let server = Server::start();
     store(&server, "/v1/files/default/kept", b"kept").await;
-    refuses(&server, &head("GET", PATH, &format!("A: {}\r\n", "x".repeat(70_000))), 431, "head_too_large").await;
+    refuses(&server, &head("GET", PATH, &format!("A: {}\r\n", "x".repeat(70_000))), 431, "head_too_large")
+        .await;
     refuses(&server, &head("GET", PATH, &"A: b\r\n".repeat(150)), 431, "head_too_large").await;
 }
 
@@ -77,7 +78,12 @@ async fn heads_that_are_too_large_are_refused_in_words() {
 async fn a_head_is_a_head_however_it_comes() {
     let server = Server::start();
     store(&server, PATH, b"hello").await;
-    let bytes = [head("GET", PATH, ""), head("PUT", PATH, "Transfer-Encoding: chunked\r\n"), "5;x\r\nother\r\n0\r\n\r\n".to_owned()].concat();
+    let bytes = [
+        head("GET", PATH, ""),
+        head("PUT", PATH, "Transfer-Encoding: chunked\r\n"),
+        "5;x\r\nother\r\n0\r\n\r\n".to_owned(),
+    ]
+    .concat();
     for step in [1, 7, 100] {
         let mut wire = Wire::connect(&server).await;
         for piece in bytes.as_bytes().chunks(step) {
@@ -93,7 +99,8 @@ async fn a_head_is_a_head_however_it_comes() {
 fn browsers_are_told_to_come_by_https_alone_if_the_operator_wishes() {
     let headers = |setup: crate::server::Setup| {
         let server = setup.start();
-        let output = curl("--http2").args(["-D", "-", "-o", "/dev/null"]).arg(server.url("/livez")).output().unwrap();
+        let output =
+            curl("--http2").args(["-D", "-", "-o", "/dev/null"]).arg(server.url("/livez")).output().unwrap();
         String::from_utf8(output.stdout).unwrap().to_ascii_lowercase()
     };
     let told = headers(https().set("CARRACK_TLS__HSTS", "365d"));

@@ -57,7 +57,9 @@ impl Connection {
             match self.0.read(&mut buffer) {
                 Ok(0) => return true,
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return false,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return false;
+                }
                 Err(_) => return true,
             }
         }
@@ -85,7 +87,8 @@ fn request(path: &str) -> Vec<u8> {
 
 /// Another client is answered meanwhile.
 async fn others_are_served(server: &Server) {
-    let answer = tokio::time::timeout(Duration::from_secs(20), server.get("/v1/files/default/f").send()).await;
+    let answer =
+        tokio::time::timeout(Duration::from_secs(20), server.get("/v1/files/default/f").send()).await;
     assert_eq!(answer.unwrap().unwrap().status(), 200);
 }
 

@@ -17,7 +17,8 @@ const MB: u64 = 1_000_000;
 const LEN: u64 = 64 * MB;
 
 async fn serve(setup: Setup, settings: &[(&str, &str)]) -> Server {
-    let set = |setup: Setup, (name, value): &(&str, &str)| setup.set(&format!("CARRACK_LIMITS__{name}"), value);
+    let set =
+        |setup: Setup, (name, value): &(&str, &str)| setup.set(&format!("CARRACK_LIMITS__{name}"), value);
     let server = settings.iter().fold(setup, set).start();
     // What an administrator sends is not limited here.
     store(&server, FILE, &content(LEN as usize, 1)).await;
@@ -154,7 +155,8 @@ async fn a_client_that_stops_reading_is_given_up() {
     let stalled = server.get(FILE).send().await.unwrap();
     let open = async || {
         let metrics = server.get("/metrics").send().await.unwrap().text().await.unwrap();
-        let line = metrics.lines().find(|line| line.starts_with("carrack_downloads_in_progress{kind=\"full\"}"));
+        let line =
+            metrics.lines().find(|line| line.starts_with("carrack_downloads_in_progress{kind=\"full\"}"));
         line.unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap()
     };
     assert_eq!(open().await, 1);

@@ -15,11 +15,9 @@ async fn a_user_keeps_so_much_in_all_buckets_together_and_is_told_before_the_bod
     let alice = Caller::with(&server, &token);
     let put = async |path: &str, len: usize| alice.put(path, &content(len, 1)).await;
     assert_eq!(put("/v1/files/default/a", 600).await.status(), 201);
-    let created = json(
-        alice.post("/v1/uploads", value!({"bucket": "other", "key": "up", "size": 300})).await,
-        201,
-    )
-    .await;
+    let created =
+        json(alice.post("/v1/uploads", value!({"bucket": "other", "key": "up", "size": 300})).await, 201)
+            .await;
     refused(put("/v1/files/other/b", 101).await, 413, "quota_exceeded").await;
     assert_eq!(put("/v1/files/other/b", 100).await.status(), 201);
     assert_eq!(put("/v1/files/default/a", 600).await.status(), 200, "in place of what is there");
@@ -50,9 +48,13 @@ async fn a_user_keeps_so_much_in_all_buckets_together_and_is_told_before_the_bod
 async fn quotas_that_are_taken_away_are_gone() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let mut server =
-        Setup::new().data(&data).set("CARRACK_LIMITS__QUOTA_PER_USER", "10").start();
-    refused(server.put("/v1/files/default/a").body("eleven byte").send().await.unwrap(), 413, "quota_exceeded").await;
+    let mut server = Setup::new().data(&data).set("CARRACK_LIMITS__QUOTA_PER_USER", "10").start();
+    refused(
+        server.put("/v1/files/default/a").body("eleven byte").send().await.unwrap(),
+        413,
+        "quota_exceeded",
+    )
+    .await;
     server.stop();
     let server = Setup::new().data(&data).start();
     assert_eq!(server.put("/v1/files/default/a").body("eleven byte").send().await.unwrap().status(), 201);

@@ -8,15 +8,21 @@ use serde_json::json as value;
 use std::time::Duration;
 
 fn setup(settings: &[(&str, &str)]) -> Setup {
-    let set = |setup: Setup, (name, value): &(&str, &str)| setup.set(&format!("CARRACK_LIMITS__{name}"), value);
+    let set =
+        |setup: Setup, (name, value): &(&str, &str)| setup.set(&format!("CARRACK_LIMITS__{name}"), value);
     settings.iter().fold(Setup::new(), set)
 }
 
 /// The parameters of a field: `"requests";r=3;t=1` as `r` and `t`.
 fn number(answer: &Response, field: &str, name: &str) -> u64 {
     let text = header(answer, field);
-    let found = text.strip_prefix("\"requests\";").unwrap().split(';').find_map(|pair| pair.strip_prefix(name));
-    found.and_then(|value| value.strip_prefix('=')).unwrap_or_else(|| panic!("{field}: {text}")).parse().unwrap()
+    let found =
+        text.strip_prefix("\"requests\";").unwrap().split(';').find_map(|pair| pair.strip_prefix(name));
+    found
+        .and_then(|value| value.strip_prefix('='))
+        .unwrap_or_else(|| panic!("{field}: {text}"))
+        .parse()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -28,7 +34,10 @@ async fn a_burst_passes_and_what_is_more_is_told_when_to_come_again() {
     let mut admitted = 0;
     let refusal = loop {
         let answer = alice.get("/v1/me").await;
-        assert_eq!((number(&answer, "ratelimit-policy", "q"), number(&answer, "ratelimit-policy", "w")), (200, 200));
+        assert_eq!(
+            (number(&answer, "ratelimit-policy", "q"), number(&answer, "ratelimit-policy", "w")),
+            (200, 200)
+        );
         let left = number(&answer, "ratelimit", "r");
         if answer.status() != 200 {
             break answer;
@@ -52,10 +61,7 @@ async fn a_burst_passes_and_what_is_more_is_told_when_to_come_again() {
 
 #[tokio::test]
 async fn guests_count_by_address_and_roles_have_limits_of_their_own() {
-    let settings = [
-        ("ROLES__GUEST__REQUESTS_PER_SECOND", "1"),
-        ("ROLES__GUEST__BURST", "3"),
-    ];
+    let settings = [("ROLES__GUEST__REQUESTS_PER_SECOND", "1"), ("ROLES__GUEST__BURST", "3")];
     let setup = setup(&settings).set("CARRACK_SERVER__TRUSTED_PROXIES", "[\"127.0.0.1\"]");
     let server = setup.set("CARRACK_AUTH__ANONYMOUS_READ", "true").start();
     store(&server, "/v1/files/default/f", b"bytes").await;
@@ -77,7 +83,11 @@ async fn guests_count_by_address_and_roles_have_limits_of_their_own() {
     assert!(admitted("2001:db8:1:2:ffff::9").await < 3, "the same customer");
     assert!(admitted("2001:db8:1:3::1").await >= 3, "another customer");
     for _ in 0..30 {
-        assert_eq!(server.get("/v1/me").send().await.unwrap().status(), 200, "administrators are not limited");
+        assert_eq!(
+            server.get("/v1/me").send().await.unwrap().status(),
+            200,
+            "administrators are not limited"
+        );
     }
     let answer = server.get("/v1/me").send().await.unwrap();
     assert!(answer.headers().get("ratelimit").is_none());
@@ -136,8 +146,10 @@ async fn sighup_reads_the_limits_again_and_keeps_them_when_the_new_are_no_good()
         server.signal("HUP");
         until(said, || server.log().matches(said).count() > before).await;
     };
-    write("[limits]\nrequests_per_second = 70\ntransfers_per_user = 5\nbandwidth_per_user = \"3MB\"\nquota_per_user = \"1GB\"\n\
-           [limits.roles.admin]\ntransfers_per_user = 9\nbandwidth_per_connection = 1000000\n");
+    write(
+        "[limits]\nrequests_per_second = 70\ntransfers_per_user = 5\nbandwidth_per_user = \"3MB\"\nquota_per_user = \"1GB\"\n\
+           [limits.roles.admin]\ntransfers_per_user = 9\nbandwidth_per_connection = 1000000\n",
+    );
     reload("limits and the signing keys were read again").await;
     let limits = me().await;
     let expected = value!({"max_size": limits["max_size"], "buckets": null, "requests_per_second": 70, "transfers": 9,

@@ -32,7 +32,8 @@ async fn one_too_many_is_refused_until_one_ends() {
     let bob = Caller::user(&server, "bob").await;
     assert_eq!(bob.get(FILE).await.status(), 200, "others are not concerned");
     drop(first);
-    eventually("the place is free", async || alice.put("/v1/files/default/new", b"x").await.status() == 201).await;
+    eventually("the place is free", async || alice.put("/v1/files/default/new", b"x").await.status() == 201)
+        .await;
     drop(second);
 }
 

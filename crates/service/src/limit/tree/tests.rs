@@ -1,9 +1,10 @@
 use super::*;
-use crate::limit::{LinkRate, RoleSettings};
+use crate::limit::{LinkRate, RoleSettings, User};
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroU64;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// A connection that asks for more whenever it has sent what it was granted, which takes it a while.
 struct Sender {
@@ -54,7 +55,14 @@ impl World {
         way.push(Key::Connection(Some(peer.into())));
         let node = self.tree.enter(way, self.now);
         let from = self.now + Duration::from_millis(after);
-        self.senders.push(Sender { node, got: 0, ticket: 0, returns: Some(from), from, pause: Duration::from_micros(300) });
+        self.senders.push(Sender {
+            node,
+            got: 0,
+            ticket: 0,
+            returns: Some(from),
+            from,
+            pause: Duration::from_micros(300),
+        });
         self.senders.len() - 1
     }
 
@@ -77,7 +85,8 @@ impl World {
             for (index, sender) in self.senders.iter_mut().enumerate() {
                 if sender.returns.is_some_and(|at| at <= self.now) {
                     sender.returns = None;
-                    sender.ticket = self.tree.wait(sender.node, 4 << 20, Turn(index, self.granted.clone()), self.now);
+                    sender.ticket =
+                        self.tree.wait(sender.node, 4 << 20, Turn(index, self.granted.clone()), self.now);
                 }
             }
         }
@@ -168,11 +177,7 @@ fn who_comes_late_gets_a_share_and_no_more() {
 fn roles_have_no_shares_of_their_own() {
     let mut world = World::new(of_server(9 * MB));
     let admin = world.tree.enter(
-        [
-            Key::Role(Role::Admin),
-            Key::User(User::Subject("root".to_owned())),
-            Key::Connection(None),
-        ],
+        [Key::Role(Role::Admin), Key::User(User::Subject("root".to_owned())), Key::Connection(None)],
         world.now,
     );
     let users: Vec<usize> = ["a", "b"].map(|user| world.connect(user, None, 0)).to_vec();
