@@ -190,6 +190,11 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         .await
         .map_err(|error| format!("the catalog is not usable: {}", error.chain()))?;
     service
+        .limiter
+        .begin()
+        .await
+        .map_err(|error| format!("the quotas cannot be forgotten: {}", error.chain()))?;
+    service
         .access
         .read_policies()
         .await

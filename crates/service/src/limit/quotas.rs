@@ -19,13 +19,17 @@ pub(super) struct Quotas {
 
 impl Default for Quotas {
     fn default() -> Quotas {
-        // Who was here before may have left quotas.
-        let is_told = AtomicBool::new(true);
-        Quotas { told: Cache::new(OWNERS_MAX), is_told, telling: tokio::sync::Mutex::default() }
+        let (is_told, telling) = (AtomicBool::default(), tokio::sync::Mutex::default());
+        Quotas { told: Cache::new(OWNERS_MAX), is_told, telling }
     }
 }
 
 impl Limiter {
+    /// Makes the catalog forget what it was told when the server ran before. Called at the start.
+    pub async fn begin(&self) -> Result<()> {
+        self.core.catalog.forget_owner_quotas().await
+    }
+
     /// Tells the catalog how much somebody may keep who is about to send something, unless it knows.
     pub async fn settle_quota(&self, principal: &Principal) -> Result<()> {
         let settings = self.settings();
