@@ -92,7 +92,8 @@ pub(crate) fn circumstances(app: &App, parts: &Parts) -> Circumstances {
 pub(crate) async fn admitted(app: &App, route: &Route, parts: &Parts) -> Result<Caller> {
     let limiter = &app.service.limiter;
     let address = || circumstances(app, parts).address;
-    let shows = route.action != Action::Public && shows_credentials(app, route, parts);
+    let matters = limiter.counts_failures() && route.action != Action::Public;
+    let shows = matters && shows_credentials(app, route, parts);
     if shows {
         limiter.may_log_in(address()).await?;
     }

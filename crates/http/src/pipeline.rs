@@ -19,7 +19,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
 use carrack_domain::{Action, Code, Error, Result, TraceId};
-use carrack_service::limit::{Standing, Who};
+use carrack_service::limit::Standing;
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::Instant;
@@ -160,7 +160,7 @@ async fn handle(
     let (parts, body) = request.into_parts();
     let caller = credentials::admitted(&app, route, &parts).await?;
     if !route.while_draining() {
-        *standing = app.service.limiter.request(&Who::of(&caller.principal)).await;
+        *standing = app.service.limiter.request(&caller.principal).await;
         standing.map_or(Ok(()), |standing| standing.admit())?;
     }
     if route.action == Action::Write {

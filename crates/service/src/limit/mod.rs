@@ -147,6 +147,7 @@ pub struct Limiter {
     settings: RwLock<Arc<Settings>>,
     /// Looked at first, so that what is not limited costs nothing.
     counts_requests: AtomicBool,
+    counts_failures: AtomicBool,
     counts_transfers: AtomicBool,
     transfers: Arc<Transfers>,
     bandwidth: Arc<Bandwidth>,
@@ -165,6 +166,7 @@ impl Limiter {
             core,
             settings: RwLock::default(),
             counts_requests: AtomicBool::default(),
+            counts_failures: AtomicBool::default(),
             counts_transfers: AtomicBool::default(),
             transfers: Arc::default(),
             bandwidth: Arc::default(),
@@ -178,6 +180,7 @@ impl Limiter {
     pub fn replace(&self, settings: Settings) {
         self.bandwidth.replace(settings);
         self.counts_requests.store(settings.counts_requests(), Ordering::Relaxed);
+        self.counts_failures.store(settings.failed_logins_per_minute > 0, Ordering::Relaxed);
         self.counts_transfers.store(settings.counts_transfers(), Ordering::Relaxed);
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }

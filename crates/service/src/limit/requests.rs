@@ -2,7 +2,7 @@
 
 use super::{Limiter, User, Who, network, refused};
 use carrack_domain::error::Fact;
-use carrack_domain::{Code, Error, LinkId, Result};
+use carrack_domain::{Code, Error, LinkId, Principal, Result};
 use carrack_state::{CellName, Refill, Taken};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -91,10 +91,11 @@ fn of_user(user: &User) -> Vec<u8> {
 
 impl Limiter {
     /// Counts a request; `None` where requests are not limited.
-    pub async fn request(&self, who: &Who) -> Option<Standing> {
+    pub async fn request(&self, principal: &Principal) -> Option<Standing> {
         if !self.counts_requests.load(Ordering::Relaxed) {
             return None;
         }
+        let who = Who::of(principal);
         let settings = self.settings();
         let role = settings.role(who.role());
         let burst = if role.burst > 0 { role.burst } else { role.requests_per_second };
@@ -122,6 +123,11 @@ impl Limiter {
             Some(taken) if !taken.is_admitted => Err(seconds(taken.retry_after)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether it is of interest which credentials are no good.
+    pub fn counts_failures(&self) -> bool {
+        self.counts_failures.load(Ordering::Relaxed)
     }
 
     /// `rate_limited` for an address from which credentials that are not good came too often.
