@@ -4,6 +4,7 @@ use crate::contract::answers::{fetch, keys, store};
 use crate::contract::wire::{Wire, head};
 use crate::server::{Server, TOKEN};
 use crate::tls::{curl, https};
+use serde_json::Value;
 
 const PATH: &str = "/v1/files/default/f";
 
@@ -18,8 +19,10 @@ async fn refuses(server: &Server, request: &str, status: u16, code: &str) {
     let mut wire = Wire::with(server, good + request + &smuggled()).await;
     assert_eq!(wire.answer().await.unwrap().status, 200, "{request:?}");
     let answer = wire.answer().await.unwrap_or_else(|| panic!("no answer to {request:?}"));
-    answer.refused(status, code);
-    assert_eq!(answer.header("connection"), "close");
+    let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!((answer.status, problem["code"].as_str().unwrap()), (status, code), "{request:?}");
+    assert_eq!((&problem["status"], answer.header("connection")), (&status.into(), "close"));
+    assert_eq!(answer.header("content-type"), "application/problem+json");
     assert!(wire.rest().await.is_empty(), "{request:?}");
     assert_eq!(keys(server, "default").await, ["kept"], "{request:?}");
 }
