@@ -117,7 +117,7 @@ async fn passwords_of_links_are_guessed_so_often_and_no_more() {
     let url = link["url"].as_str().unwrap();
     let nobody = Caller::nobody(&server);
     let guess = async |password: &str| {
-        nobody.request(Method::POST, url).form(&[("password", password)]).send().await.unwrap()
+        nobody.request(Method::POST, url).body(format!("password={password}")).send().await.unwrap()
     };
     for _ in 0..3 {
         refused(guess("wrong").await, 403, "wrong_password").await;
