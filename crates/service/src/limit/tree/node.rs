@@ -38,7 +38,7 @@ pub(super) struct Bucket {
 impl Bucket {
     pub(super) fn new(rate: u64, now: Instant) -> Option<Bucket> {
         // One byte, so that the first piece goes at once, and the next when it is paid for.
-        (rate > 0).then(|| Bucket { rate: rate as f64, bytes: 1.0, filled_at: now })
+        (rate > 0).then_some(Bucket { rate: rate as f64, bytes: 1.0, filled_at: now })
     }
 
     pub(super) fn refill(&mut self, now: Instant, somebody_waited: bool) {
