@@ -154,6 +154,8 @@ codes! {
     RequestTimeout = "request_timeout", Retry;
     /// More work is waiting than the server will queue.
     Overloaded = "overloaded", Retry;
+    /// Nothing can be written into the audit log, without which nothing is done.
+    AuditUnavailable = "audit_unavailable", Retry;
     /// The server is stopping.
     ShuttingDown = "shutting_down", Retry;
     /// Stored bytes are missing or damaged.

@@ -11,8 +11,10 @@ use axum::http::{HeaderMap, Method, Uri};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use carrack_domain::access::{FileRef, PrefixRef};
+use carrack_domain::audit::Context;
 use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::Metadata;
+use carrack_domain::link::Link;
 use carrack_domain::{ArchiveId, BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
 use carrack_interim::Interim;
 use carrack_service::download::Form;
@@ -45,30 +47,46 @@ pub(crate) struct Call {
     pub(crate) upgrade: Option<OnUpgrade>,
     /// Says interim responses, where the connection can send them.
     pub(crate) interim: Option<Interim>,
+    /// What is recorded of it; `None` when nothing is.
+    context: Option<Arc<Context>>,
     uri: Uri,
     matched: Option<MatchedPath>,
-    path: Option<RawPathParams>,
+    path: Path,
     query: Vec<(String, String)>,
 }
 
+/// The parameters of a path.
+pub(crate) struct Path(Option<RawPathParams>);
+
+impl Path {
+    /// Those of a request; `invalid_key` when one is not UTF-8.
+    pub(crate) async fn of(parts: &mut Parts) -> Result<Path> {
+        match RawPathParams::from_request_parts(parts, &()).await {
+            Ok(params) => Ok(Path(Some(params))),
+            Err(RawPathParamsRejection::MissingPathParams(_)) => Ok(Path(None)),
+            Err(_) => Err(Error::new(
+                Code::InvalidKey,
+                "The path is not UTF-8 once its percent-encoding is undone: encode the key as UTF-8.",
+            )),
+        }
+    }
+
+    /// One of them.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().flatten().find_map(|(n, value)| (n == name).then_some(value))
+    }
+}
+
 impl Call {
-    /// Takes a request apart; `invalid_key` when a parameter of its path is not UTF-8.
-    pub(crate) async fn new(
+    /// Takes a request apart.
+    pub(crate) fn new(
         app: Arc<App>,
         caller: Caller,
         mut parts: Parts,
+        path: Path,
         body: RequestBody,
+        context: Option<Arc<Context>>,
     ) -> Result<Call> {
-        let path = match RawPathParams::from_request_parts(&mut parts, &()).await {
-            Ok(params) => Some(params),
-            Err(RawPathParamsRejection::MissingPathParams(_)) => None,
-            Err(_) => {
-                return Err(Error::new(
-                    Code::InvalidKey,
-                    "The path is not UTF-8 once its percent-encoding is undone: encode the key as UTF-8.",
-                ));
-            }
-        };
         let (saved_as, pace) = caller.signed.map_or((None, None), |signed| (signed.filename, signed.pace));
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let matched = parts.extensions.remove::<MatchedPath>();
@@ -91,11 +109,27 @@ impl Call {
             interim,
             path,
             query,
+            context,
         })
     }
 
+    /// What it is about, when its path does not say.
+    pub(crate) fn about(&self, place: &FileRef) {
+        if let Some(context) = &self.context {
+            context.about_file(&place.bucket, &place.key);
+        }
+    }
+
+    /// The link that it came by, which is what it is about.
+    pub(crate) fn came_by(&self, link: &Link) {
+        if let Some(context) = &self.context {
+            context.came_by(link.id);
+            context.about_file(&link.file.bucket, &link.file.key);
+        }
+    }
+
     fn param(&self, name: &str) -> &str {
-        self.path.iter().flatten().find_map(|(n, value)| (n == name).then_some(value)).unwrap_or("")
+        self.path.get(name).unwrap_or("")
     }
 
     /// `{bucket}` of the path.

@@ -2,7 +2,7 @@
 
 use crate::App;
 use crate::body::{ReadToEnd, Record, RequestBody};
-use crate::call::Call;
+use crate::call::{self, Call};
 use crate::cors::Cors;
 use crate::credentials;
 use crate::metrics::MethodLabel;
@@ -11,11 +11,13 @@ use crate::render::Response;
 use crate::resumable::{self, fields::Draft};
 use crate::routes::Route;
 use crate::tus;
+use crate::watched::Watched;
 use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONNECTION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
+use carrack_domain::policy::Circumstances;
 use carrack_domain::{Code, Error, Result, TraceId};
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,20 +32,21 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
     let span = span(trace, method.as_str());
     let keep_alive = KeepAlive::of(&request);
     let terms = Terms::of(&app, &request);
+    let here = credentials::circumstances(&app, request.extensions(), request.headers());
+    let mut watched = Watched::begin(&app, route, method, trace, &here, &keep_alive.read_to_end);
     let result = match terms.preflight(&request) {
         Some(response) => Ok(response),
-        None => {
-            handle(app.clone(), route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await
-        }
+        None => handle(app.clone(), route, request, here, &mut watched).instrument(span.clone()).await,
     };
     let failure = result.as_ref().err().map(|error| (error.code(), error.chain()));
     let mut response = result.unwrap_or_else(|error| terms.render(&app, &error, trace));
     terms.finish(&mut response);
     let status = response.status();
+    watched.answer(status.as_u16(), failure.as_ref().map(|(code, _)| *code), response.body());
     span.in_scope(|| log(trace, route, method.as_str(), status, failure, started));
     finish(&mut response, trace, &keep_alive);
     route.meters().first_byte.record(started.elapsed().as_secs_f64());
-    response.body_mut().record(Record { started, trace, method, active, status: status.as_u16() });
+    response.body_mut().record(Record { started, trace, method, active, status: status.as_u16(), watched });
     response
 }
 
@@ -127,17 +130,23 @@ async fn handle(
     app: Arc<App>,
     route: &'static Route,
     request: Request,
-    read_to_end: ReadToEnd,
+    here: Circumstances,
+    watched: &mut Watched,
 ) -> Result<Response> {
     if !route.while_draining() {
         app.service.health.refuse_while_draining()?;
     }
-    let (parts, body) = request.into_parts();
-    let caller = credentials::caller(&app, route, &parts).await?;
+    let (mut parts, body) = request.into_parts();
+    let path = call::Path::of(&mut parts).await;
+    watched.about(&path);
+    watched.admit().await?;
+    let caller = credentials::caller(&app, route, &parts, here).await?;
+    watched.acts(&caller);
+    watched.receive(&parts.method, &body);
     let signed = caller.signed.is_some();
-    let body = RequestBody::new(body, app.pace, read_to_end);
-    let call = Call::new(app, caller, parts, body).await?;
-    let mut answer = (route.handler)(call).await?;
+    let body = RequestBody::new(body, app.pace, watched.read_to_end());
+    let call = Call::new(app, caller, parts, path?, body, watched.context())?;
+    let mut answer = watched.within((route.handler)(call)).await?;
     if signed {
         // Whoever has the URL has the right: it is neither to be kept on the way nor told to other sites.
         let headers = answer.headers_mut();

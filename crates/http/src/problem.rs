@@ -61,7 +61,7 @@ pub(crate) const fn status(code: Code) -> StatusCode {
             StatusCode::UNPROCESSABLE_ENTITY
         }
         Code::DataLost | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        Code::Overloaded | Code::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Overloaded | Code::AuditUnavailable | Code::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         Code::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
     }
 }

@@ -4,8 +4,8 @@ use crate::call::Call;
 use crate::metrics::Meters;
 use crate::render::Response;
 use crate::{
-    App, archives, buckets, files, links, live, pipeline, resumable, sign, system, tokens, tus, uploads, ws,
-    zip,
+    App, archives, audit, buckets, files, links, live, pipeline, resumable, sign, system, tokens, tus, uploads,
+    watched, ws, zip,
 };
 use axum::Router;
 use axum::extract::{Request, State};
@@ -26,6 +26,8 @@ pub(crate) struct Route {
     pub(crate) path: &'static str,
     /// What has to be allowed; nothing but `Public` is reached without credentials.
     pub(crate) action: Action,
+    /// What it is called in the audit log; `None`: it is not recorded.
+    pub(crate) recorded: Option<&'static str>,
     /// What a URL of it may be signed for.
     pub(crate) signed: Option<Purpose>,
     pub(crate) handler: Handler,
@@ -52,6 +54,7 @@ macro_rules! routes {
                 methods: methods!($methods),
                 path: $path,
                 action: Action::$action,
+                recorded: watched::action(methods!($methods), $path),
                 signed: signable($path),
                 handler: |call| Box::pin($handler(call)),
                 meters: OnceLock::new(),
@@ -91,8 +94,8 @@ macro_rules! methods {
     (OPTIONS) => {
         &[MethodFilter::OPTIONS]
     };
-    ([HEAD PATCH DELETE POST]) => {
-        &[MethodFilter::HEAD, MethodFilter::PATCH, MethodFilter::DELETE, MethodFilter::POST]
+    (HEAD) => {
+        &[MethodFilter::HEAD]
     };
 }
 
@@ -148,7 +151,10 @@ routes! {
     OPTIONS "/v1/tus/" Public tus::options;
     POST "/v1/tus/" Write tus::collection;
     OPTIONS "/v1/tus/{id}" Public tus::options;
-    [HEAD PATCH DELETE POST] "/v1/tus/{id}" Write tus::resource;
+    HEAD "/v1/tus/{id}" Write tus::resource;
+    PATCH "/v1/tus/{id}" Write tus::resource;
+    DELETE "/v1/tus/{id}" Write tus::resource;
+    POST "/v1/tus/{id}" Write tus::resource;
     [GET HEAD] "/v1/zip/{bucket}" Archive zip::get;
     GET "/v1/archives" Archive archives::list;
     POST "/v1/archives" Archive archives::create;
@@ -160,6 +166,7 @@ routes! {
     [GET HEAD] "/v1/archives/{id}/content" Archive archives::content;
     GET "/v1/archives/{id}/events" Archive live::events;
     GET "/v1/ws" List ws::open;
+    GET "/v1/audit" Admin audit::list;
 }
 
 /// All routes as a service for the transport.
@@ -188,6 +195,7 @@ static NOWHERE: Route = Route {
     methods: &[],
     path: "(none)",
     action: Action::Public,
+    recorded: None,
     signed: None,
     handler: |_| {
         Box::pin(async {
@@ -202,6 +210,7 @@ static NO_SUCH_METHOD: Route = Route {
     methods: &[],
     path: "(method)",
     action: Action::Public,
+    recorded: None,
     signed: None,
     handler: |call| {
         Box::pin(async move {
@@ -263,6 +272,15 @@ mod tests {
             }
         }
         assert_eq!(documented, served);
+    }
+
+    #[test]
+    fn every_route_but_these_is_recorded() {
+        let probes = ["/livez", "/readyz", "/openapi.json", "/docs", "/docs/", "/docs/{*rest}"];
+        for route in ROUTES.iter() {
+            let silent = probes.contains(&route.path) || route.methods == [MethodFilter::OPTIONS];
+            assert_eq!(route.recorded.is_none(), silent, "{}", route.path);
+        }
     }
 
     #[test]

@@ -40,7 +40,10 @@ impl Reload {
                 tls::reload(tls.clone()).await;
             }
             match self.keys() {
-                Ok(()) => tracing::info!("SIGHUP: the signing keys were read again"),
+                Ok(()) => {
+                    self.service.audit.note("keys.read", "SIGHUP");
+                    tracing::info!("SIGHUP: the signing keys were read again");
+                }
                 Err(problem) => {
                     tracing::error!(problem, "SIGHUP: the new signing keys are no good; the old ones stay")
                 }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 fn options(directory: &Path) -> SqliteOptions {
-    SqliteOptions { path: directory.join("catalog.sqlite"), readers: 2, queue: 64 }
+    SqliteOptions { path: directory.join("catalog.sqlite"), readers: 2, queue: 64, audit: None }
 }
 
 fn open(directory: &Path) -> SqliteCatalog {
