@@ -67,9 +67,9 @@ fn time(call: &Call, name: &str) -> Result<Option<Timestamp>> {
 
 fn position(cursor: &str) -> Result<Position> {
     let text = call::parse_cursor(cursor)?;
-    let parsed = text.split_once('.').and_then(|(block, line)| {
-        Some(Position { block: block.parse().ok()?, line: line.parse().ok()? })
-    });
+    let parsed = text
+        .split_once('.')
+        .and_then(|(block, line)| Some(Position { block: block.parse().ok()?, line: line.parse().ok()? }));
     parsed.filter(|position| i64::try_from(position.block).is_ok()).ok_or_else(|| {
         Error::new(Code::InvalidRequest, "This cursor is none: pass 'next_cursor' of the page before.")
     })

@@ -30,7 +30,10 @@ struct Progress {
 impl ReadToEnd {
     /// For a body that nobody has touched yet; an absent one is read to its end.
     pub(crate) fn of(body: &AxumBody) -> ReadToEnd {
-        ReadToEnd(Arc::new(Progress { ended: AtomicBool::new(body.is_end_stream()), bytes: AtomicU64::new(0) }))
+        ReadToEnd(Arc::new(Progress {
+            ended: AtomicBool::new(body.is_end_stream()),
+            bytes: AtomicU64::new(0),
+        }))
     }
 
     pub(crate) fn get(&self) -> bool {

@@ -4,8 +4,8 @@ use crate::call::Call;
 use crate::metrics::Meters;
 use crate::render::Response;
 use crate::{
-    App, archives, audit, buckets, files, links, live, pipeline, resumable, sign, system, tokens, tus, uploads,
-    watched, ws, zip,
+    App, archives, audit, buckets, files, links, live, pipeline, resumable, sign, system, tokens, tus,
+    uploads, watched, ws, zip,
 };
 use axum::Router;
 use axum::extract::{Request, State};

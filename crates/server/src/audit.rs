@@ -38,8 +38,9 @@ impl AuditLog {
         let mut known: HashMap<String, [u8; 32]> = own_keys(&config)?.into_iter().collect();
         for key in keys {
             let parsed = key.split_once('=').and_then(|(kid, public)| Some((kid.to_owned(), unhex(public)?)));
-            let (kid, public) = parsed
-                .ok_or_else(|| format!("--key {key}: expected KID=HEX, as 'carrack audit keys' prints them"))?;
+            let (kid, public) = parsed.ok_or_else(|| {
+                format!("--key {key}: expected KID=HEX, as 'carrack audit keys' prints them")
+            })?;
             known.insert(kid, public);
         }
         Ok(AuditLog { config, export, checkpoints, keys: known })
@@ -77,10 +78,7 @@ impl AuditLog {
         Ok(verifier.finish())
     }
 
-    fn read(
-        &self,
-        mut each: impl FnMut(&Header, Option<&[u8]>) -> Result<(), String>,
-    ) -> Result<(), String> {
+    fn read(&self, mut each: impl FnMut(&Header, Option<&[u8]>) -> Result<(), String>) -> Result<(), String> {
         let path = self.config.data.join("catalog.sqlite");
         let file = AuditFile::open(&path).map_err(|error| error.to_string())?;
         let mut after = 0;

@@ -1,7 +1,7 @@
 //! From settings to a serving process and back: open the rooms, recover, serve, drain, close.
 
-use crate::config::{CatalogKind, Config, Flags, StorageKind};
 use crate::checkpoints::CheckpointFile;
+use crate::config::{CatalogKind, Config, Flags, StorageKind};
 use crate::data::{self, DataFolder};
 use crate::reload::{self, Reload};
 use crate::system::{SystemClock, SystemEntropy};
@@ -10,9 +10,9 @@ use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
 use carrack_domain::Clock;
 use carrack_domain::policy::AddressRange;
 use carrack_http::{App, Proxies};
-use carrack_service::{access, audit};
 use carrack_service::facts::Facts;
 use carrack_service::{Core, Limits, Service};
+use carrack_service::{access, audit};
 use carrack_state::MemoryState;
 use carrack_storage::{LocalOptions, LocalStore, Storage};
 use carrack_transport::Tls;

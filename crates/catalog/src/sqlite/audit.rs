@@ -252,8 +252,8 @@ fn lost(block: u64) -> Failed {
 
 pub(super) fn blocks(connection: &Connection, after: u64) -> Done<Vec<AuditBlock>> {
     let chain = chain(connection)?;
-    let mut statement = connection
-        .prepare_cached(&format!("SELECT {BLOCK} FROM audit_block WHERE seq > ?1 ORDER BY seq"))?;
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {BLOCK} FROM audit_block WHERE seq > ?1 ORDER BY seq"))?;
     let mut found = statement.query([signed(after)?])?;
     let (mut blocks, mut bytes) = (Vec::new(), 0);
     while bytes < LOOKED_AT_BYTES

@@ -28,6 +28,7 @@ use crate::{
     NewFile, NewPack, Origin, Outcome, Partial, Taken, Visit,
 };
 use async_trait::async_trait;
+pub use audit::AuditFile;
 use carrack_domain::archive::{Archive, Content};
 use carrack_domain::audit::chain::Head;
 use carrack_domain::audit::{Change, Lines};
@@ -43,7 +44,6 @@ use carrack_domain::{
     Timestamp, TokenId, UploadId,
 };
 use error::Done;
-pub use audit::AuditFile;
 pub use error::OpenError;
 use readers::{Readers, stopping};
 use rusqlite::Connection;
@@ -297,7 +297,8 @@ impl Catalog for SqliteCatalog {
     async fn record_extent(&self, id: &UploadId, extent: &StoredExtent, expires_at: Timestamp) -> Result<()> {
         let (id, extent) = (*id, extent.clone());
         let record = of_bytes("upload.part", &id, &extent.piece);
-        self.change("record_extent", record, move |c| uploads::record_extent(c, &id, &extent, expires_at)).await
+        self.change("record_extent", record, move |c| uploads::record_extent(c, &id, &extent, expires_at))
+            .await
     }
 
     async fn extents(&self, id: &UploadId) -> Result<Vec<StoredExtent>> {
@@ -363,7 +364,8 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn expire_uploads(&self, now: Timestamp, limit: usize) -> Result<Vec<UploadId>> {
-        let record = |gone: &Vec<UploadId>| gone.iter().map(|id| Change::new("upload.expire").of(id)).collect();
+        let record =
+            |gone: &Vec<UploadId>| gone.iter().map(|id| Change::new("upload.expire").of(id)).collect();
         self.changes("expire_uploads", record, move |c| uploads::expire(c, now, limit)).await
     }
 
@@ -628,7 +630,8 @@ impl ArchiveCatalog for SqliteCatalog {
     ) -> Result<BlobId> {
         let (claim, content) = (claim.clone(), content.clone());
         let record = Change::new("archive.complete").of(claim.job);
-        self.change("complete_archive", record, move |c| archives::complete(c, &claim, &content, manifest)).await
+        self.change("complete_archive", record, move |c| archives::complete(c, &claim, &content, manifest))
+            .await
     }
 
     async fn encodings(&self, ids: &[EncodingId]) -> Result<Vec<Option<Encoding>>> {

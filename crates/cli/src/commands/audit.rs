@@ -102,8 +102,7 @@ fn say(text: &str) -> Result<(), String> {
 }
 
 fn verify(args: &VerifyArgs) -> Result<ExitCode, String> {
-    let log =
-        AuditLog::new(&args.place.flags(), args.export.clone(), args.checkpoints.clone(), &args.keys)?;
+    let log = AuditLog::new(&args.place.flags(), args.export.clone(), args.checkpoints.clone(), &args.keys)?;
     let report = log.verify()?;
     for finding in &report.findings {
         text::complain(&finding.to_string());

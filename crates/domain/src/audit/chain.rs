@@ -124,8 +124,7 @@ impl Header {
     /// `carrack/audit/block/v1`, chain, block, prev, at, records, content, as they stand in its JSON.
     pub fn hash(&self) -> Hash {
         let Header { block, chain, prev, at, records, content, .. } = self;
-        let text =
-            format!("carrack/audit/block/v1\n{chain}\n{block}\n{prev}\n{at}\n{records}\n{content}\n");
+        let text = format!("carrack/audit/block/v1\n{chain}\n{block}\n{prev}\n{at}\n{records}\n{content}\n");
         Hash::of(text.as_bytes())
     }
 

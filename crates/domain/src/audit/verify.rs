@@ -232,7 +232,9 @@ impl Verifier {
     }
 
     fn mentioned(&mut self, line: &[u8]) {
-        let Some(Fields { count: Some(number), version: Some(hash), .. }) = Fields::parse(line) else { return };
+        let Some(Fields { count: Some(number), version: Some(hash), .. }) = Fields::parse(line) else {
+            return;
+        };
         if self.lines.get(&number).is_none_or(|known| known.to_string() != hash) {
             self.found(Finding::CheckpointLost(number));
         }
@@ -265,7 +267,8 @@ impl Verifier {
 /// Whether a line is about a checkpoint: looked at before it is read, as most are not.
 fn mentions_checkpoint(line: &[u8]) -> bool {
     const BEGINNING: usize = "{\"at\":\"2023-11-14T22:13:20.123Z".len();
-    let rest = line.get(BEGINNING..).and_then(|rest| rest.strip_prefix(b"\",\"kind\":\"note\",\"action\":\""));
+    let rest =
+        line.get(BEGINNING..).and_then(|rest| rest.strip_prefix(b"\",\"kind\":\"note\",\"action\":\""));
     rest.is_some_and(|rest| rest.starts_with(CHECKPOINT.as_bytes()))
 }
 

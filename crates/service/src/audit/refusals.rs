@@ -121,7 +121,8 @@ mod tests {
         assert_eq!(refusals.due(Timestamp::from_millis(59_999), false), []);
         let mut due = refusals.due(Timestamp::from_millis(60_000), false);
         due.sort_by_key(|kind| kind.count);
-        let counts: Vec<_> = due.iter().map(|kind| (kind.count, kind.first.as_millis(), kind.last.as_millis())).collect();
+        let counts: Vec<_> =
+            due.iter().map(|kind| (kind.count, kind.first.as_millis(), kind.last.as_millis())).collect();
         assert_eq!(counts, [(1, 5, 6), (9, 0, 9)]);
         assert!(refusals.is_first(&refusal("1.1.1.1", 60_001)), "another period");
     }
@@ -129,7 +130,8 @@ mod tests {
     #[test]
     fn a_flood_from_everywhere_is_bounded() {
         let mut refusals = Refusals::default();
-        let told = (0..100_000_u32).filter(|n| refusals.is_first(&refusal(&std::net::Ipv4Addr::from(*n).to_string(), 0)));
+        let told = (0..100_000_u32)
+            .filter(|n| refusals.is_first(&refusal(&std::net::Ipv4Addr::from(*n).to_string(), 0)));
         assert_eq!(told.count(), KINDS_MAX);
         let due = refusals.due(Timestamp::from_millis(0), true);
         assert_eq!(due.iter().map(|kind| kind.count).sum::<u64>(), 100_000 - KINDS_MAX as u64);

@@ -65,7 +65,8 @@ struct Rooms {
 impl Rooms {
     async fn open() -> Rooms {
         let folder = tempfile::tempdir().unwrap();
-        let options = SqliteOptions { path: folder.path().join("catalog.sqlite"), readers: 2, queue: 16, audit: None };
+        let options =
+            SqliteOptions { path: folder.path().join("catalog.sqlite"), readers: 2, queue: 16, audit: None };
         let catalog = Arc::new(SqliteCatalog::open(options).unwrap());
         let storage = LocalStore::open(LocalOptions {
             folder: folder.path().to_owned(),

@@ -140,7 +140,8 @@ fn old_blocks_go_only_with_a_signed_statement() {
     assert_eq!(findings(&younger), [Finding::NoBeginning(5)]);
     let last = Checkpoint::parse(whole.checkpoints.last().unwrap()).unwrap().last();
     let at = Timestamp::from_millis(0);
-    let start = |block: usize| Checkpoint::after(&last, &whole.blocks[block - 1].0.head(), true, at, "k".into());
+    let start =
+        |block: usize| Checkpoint::after(&last, &whole.blocks[block - 1].0.head(), true, at, "k".into());
     younger.checkpoints.push(sign(start(4)).line());
     assert_eq!(findings(&younger), []);
     younger.checkpoints.pop();
