@@ -1,8 +1,8 @@
 //! The steps that every request goes through, in one place.
 
 use crate::App;
-use crate::body::{ReadToEnd, Record, RequestBody};
-use crate::call::{self, Call};
+use crate::body::{Record, RequestBody, ResponseBody};
+use crate::call::{Call, Parameters};
 use crate::cors::Cors;
 use crate::credentials;
 use crate::metrics::MethodLabel;
@@ -12,19 +12,27 @@ use crate::resumable::{self, fields::Draft};
 use crate::routes::Route;
 use crate::tus;
 use crate::watched::Watched;
-use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONNECTION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
 use carrack_domain::policy::Circumstances;
 use carrack_domain::{Code, Error, Result, TraceId};
+use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::Instrument;
 
-/// Serves one request on one route.
-pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request) -> Response {
+/// What comes in.
+pub(crate) type Request = hyper::Request<Incoming>;
+
+/// Serves one request on one route, with what its path says.
+pub(crate) async fn serve(
+    app: Arc<App>,
+    route: &'static Route,
+    parameters: Result<Parameters>,
+    request: Request,
+) -> Response {
     let started = Instant::now();
     let trace = app.traces.next();
     let method = MethodLabel::of(request.method());
@@ -36,16 +44,24 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
     let mut watched = Watched::begin(&app, route, method, trace, &here, &keep_alive.read_to_end);
     let result = match terms.preflight(&request) {
         Some(response) => Ok(response),
-        None => handle(app.clone(), route, request, here, &mut watched).instrument(span.clone()).await,
+        None => {
+            handle(app.clone(), route, parameters, request, here, &mut watched).instrument(span.clone()).await
+        }
     };
     let failure = result.as_ref().err().map(|error| (error.code(), error.chain()));
     let mut response = result.unwrap_or_else(|error| terms.render(&app, &error, trace));
+    let is_head = terms.method == Method::HEAD;
     terms.finish(&mut response);
     let status = response.status();
-    watched.answer(status.as_u16(), failure.as_ref().map(|(code, _)| *code), response.body());
+    let failed = failure.as_ref().map(|(code, _)| *code);
     span.in_scope(|| log(trace, route, method.as_str(), status, failure, started));
     finish(&mut response, trace, &keep_alive);
     route.meters().first_byte.record(started.elapsed().as_secs_f64());
+    if is_head {
+        // Nothing follows the head, whatever it says of the length (RFC 9110 §9.3.2).
+        *response.body_mut() = ResponseBody::empty();
+    }
+    watched.answer(status.as_u16(), failed, response.body());
     response.body_mut().record(Record { started, trace, method, active, status: status.as_u16(), watched });
     response
 }
@@ -129,6 +145,7 @@ impl Drop for Active {
 async fn handle(
     app: Arc<App>,
     route: &'static Route,
+    parameters: Result<Parameters>,
     request: Request,
     here: Circumstances,
     watched: &mut Watched,
@@ -136,16 +153,15 @@ async fn handle(
     if !route.while_draining() {
         app.service.health.refuse_while_draining()?;
     }
-    let (mut parts, body) = request.into_parts();
-    let path = call::Path::of(&mut parts).await;
-    watched.about(&path);
+    let (parts, body) = request.into_parts();
+    watched.about(&parameters);
     watched.admit().await?;
     let caller = credentials::caller(&app, route, &parts, here).await?;
     watched.acts(&caller);
     watched.receive(&parts.method, &body);
     let signed = caller.signed.is_some();
     let body = RequestBody::new(body, app.pace, watched.read_to_end());
-    let call = Call::new(app, caller, parts, path?, body, watched.context())?;
+    let call = Call::new(app, caller, parts, parameters?, body, watched.context())?;
     let mut answer = watched.within((route.handler)(call)).await?;
     if signed {
         // Whoever has the URL has the right: it is neither to be kept on the way nor told to other sites.

@@ -3,17 +3,16 @@
 
 use crate::App;
 use crate::body::{ReadToEnd, ResponseBody};
-use crate::call::Path;
+use crate::call::Parameters;
 use crate::credentials::Caller;
 use crate::metrics::MethodLabel;
 use crate::routes::Route;
-use axum::body::Body as AxumBody;
 use axum::http::Method;
-use axum::routing::MethodFilter;
 use carrack_domain::audit::{Context, Kind, Place, Record};
 use carrack_domain::policy::Circumstances;
 use carrack_domain::{ArchiveId, Code, Result, Role, TraceId};
 use http_body::Body;
+use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,8 +20,8 @@ use std::time::Instant;
 const LONG_BYTES: u64 = 1 << 20;
 
 /// What a route is called in the log. Probes and documentation are not recorded, and neither is what a method could do.
-pub(crate) fn action(methods: &[MethodFilter], path: &str) -> Option<&'static str> {
-    let method = methods.first().copied()?;
+pub(crate) fn action(methods: &[Method], path: &str) -> Option<&'static str> {
+    let method = methods.first()?;
     Some(match path {
         "/metrics" => "metrics.read",
         "/v1/buckets" => "bucket.list",
@@ -65,17 +64,17 @@ pub(crate) fn action(methods: &[MethodFilter], path: &str) -> Option<&'static st
 }
 
 /// The name for GET (or HEAD), PUT, POST, PATCH or DELETE.
-fn by_method(method: MethodFilter, names: [&'static str; 5]) -> Option<&'static str> {
+fn by_method(method: &Method, names: [&'static str; 5]) -> Option<&'static str> {
     let [get, put, post, patch, delete] = names;
-    let known = [
-        (MethodFilter::GET, get),
-        (MethodFilter::HEAD, get),
-        (MethodFilter::PUT, put),
-        (MethodFilter::POST, post),
-        (MethodFilter::PATCH, patch),
-        (MethodFilter::DELETE, delete),
-    ];
-    known.into_iter().find_map(|(known, name)| (known == method && !name.is_empty()).then_some(name))
+    let name = match *method {
+        Method::GET | Method::HEAD => get,
+        Method::PUT => put,
+        Method::POST => post,
+        Method::PATCH => patch,
+        Method::DELETE => delete,
+        _ => "",
+    };
+    (!name.is_empty()).then_some(name)
 }
 
 /// See the module's documentation.
@@ -147,7 +146,7 @@ impl Watched {
     }
 
     /// What its path says it is about. Tokens of links, and claims, are secrets.
-    pub(crate) fn about(&self, path: &Result<Path>) {
+    pub(crate) fn about(&self, path: &Result<Parameters>) {
         let (Some(recorded), Ok(path)) = (&self.recorded, path) else { return };
         let text = |name| path.get(name).map(str::to_owned);
         // All ids are written alike; what is written otherwise is none, and may be anything.
@@ -183,7 +182,7 @@ impl Watched {
     }
 
     /// A body is about to be received.
-    pub(crate) fn receive(&self, method: &Method, body: &AxumBody) {
+    pub(crate) fn receive(&self, method: &Method, body: &Incoming) {
         let Some(recorded) = &self.recorded else { return };
         let brings = matches!(*method, Method::PUT | Method::POST | Method::PATCH);
         if brings && body.size_hint().upper().is_none_or(|bytes| bytes > LONG_BYTES) {

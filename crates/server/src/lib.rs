@@ -6,6 +6,7 @@ mod config;
 mod data;
 mod jwks;
 mod lifecycle;
+mod recorder;
 mod reload;
 mod system;
 mod telemetry;

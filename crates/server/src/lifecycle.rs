@@ -3,6 +3,7 @@
 use crate::checkpoints::CheckpointFile;
 use crate::config::{CatalogKind, Config, Flags, StorageKind};
 use crate::data::{self, DataFolder};
+use crate::recorder::Metrics;
 use crate::reload::{self, Reload};
 use crate::system::{SystemClock, SystemEntropy};
 use crate::{jwks, telemetry, tls};
@@ -16,7 +17,6 @@ use carrack_service::{access, audit};
 use carrack_state::MemoryState;
 use carrack_storage::{LocalOptions, LocalStore, Storage};
 use carrack_transport::Tls;
-use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -58,7 +58,7 @@ struct Rooms {
     _folder: DataFolder,
 }
 
-async fn serve(config: Config, flags: Flags, metrics: PrometheusHandle) -> Result<(), String> {
+async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), String> {
     // Before anything is opened: a signal from now on is a clean stop.
     let (stop, reload) = listen_for_signals()?;
     let tls = tls::load(&config.tls)?;
@@ -331,7 +331,7 @@ async fn reconcile(service: Arc<Service>, stop: CancellationToken) {
     }
 }
 
-async fn upkeep(metrics: PrometheusHandle, stop: CancellationToken) {
+async fn upkeep(metrics: Metrics, stop: CancellationToken) {
     loop {
         metrics.run_upkeep();
         tokio::select! {
