@@ -1,7 +1,7 @@
 //! The steps that every request goes through, in one place.
 
 use crate::App;
-use crate::body::{Record, RequestBody, ResponseBody};
+use crate::body::{ReadToEnd, Record, RequestBody, ResponseBody};
 use crate::call::{Call, Parameters};
 use crate::cors::Cors;
 use crate::credentials;

@@ -27,13 +27,17 @@ async fn records(catalog: &dyn Catalog) -> Vec<serde_json::Value> {
             let text = block.text.unwrap();
             verifier.block(&block.header, &text);
             let lines = String::from_utf8(text).unwrap();
-            records.extend(lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()));
+            records
+                .extend(lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()));
         }
     }
     let report = verifier.finish();
     assert_eq!(report.findings, []);
     let head = catalog.audit_head().await.unwrap();
-    assert_eq!((report.blocks.map_or(0, |(_, last)| last), report.records), (head.block, records.len() as u64));
+    assert_eq!(
+        (report.blocks.map_or(0, |(_, last)| last), report.records),
+        (head.block, records.len() as u64)
+    );
     records
 }
 
@@ -79,9 +83,8 @@ pub(super) async fn changes(catalog: &dyn Catalog) {
     });
     by_ann.await;
     catalog.delete_bucket(&bucket).await.unwrap();
-    let expected = [
-        "bucket.put", "file.put", "link.create", "link.use", "link.revoke", "file.delete", "bucket.delete",
-    ];
+    let expected =
+        ["bucket.put", "file.put", "link.create", "link.use", "link.revoke", "file.delete", "bucket.delete"];
     assert_eq!(actions(catalog).await, expected);
     let all = records(catalog).await;
     let put = &all[1];
@@ -99,8 +102,10 @@ fn lines(from: u64, count: u64) -> Arc<Lines> {
     let mut lines = Lines::default();
     for number in from..from + count {
         let subject = format!("s{}", number % 2);
-        let mut record = Record::new(Kind::End, later(number), if number.is_multiple_of(3) { "a.x" } else { "ab.y" });
-        (record.subject, record.count) = (Some(&subject), Some(number));
+        let mut record =
+            Record::new(Kind::End, later(number), if number.is_multiple_of(3) { "a.x" } else { "ab.y" });
+        record.subject = Some(&subject);
+        record.count = Some(number);
         lines.push(&record);
     }
     Arc::new(lines)
@@ -113,13 +118,14 @@ pub(super) async fn pages(catalog: &dyn Catalog) {
     for block in 0..10 {
         catalog.append_audit(lines(block * 7, 7)).await.unwrap();
     }
-    let query = |since: Option<u64>, until: Option<u64>, subject: Option<&str>, action: Option<&str>| AuditQuery {
-        since: since.map(later),
-        until: until.map(later),
-        subject: subject.map(str::to_owned),
-        action: action.map(str::to_owned),
-        ..AuditQuery::default()
-    };
+    let query =
+        |since: Option<u64>, until: Option<u64>, subject: Option<&str>, action: Option<&str>| AuditQuery {
+            since: since.map(later),
+            until: until.map(later),
+            subject: subject.map(str::to_owned),
+            action: action.map(str::to_owned),
+            ..AuditQuery::default()
+        };
     let cases: [(AuditQuery, fn(u64) -> bool); 7] = [
         (query(None, None, None, None), |_| true),
         (query(Some(20), None, None, None), |n| n >= 20),
@@ -156,7 +162,11 @@ pub(super) async fn retention(catalog: &dyn Catalog) {
     for block in 0..10 {
         catalog.append_audit(lines(block * 7, 7)).await.unwrap();
     }
-    assert_eq!(catalog.audit_older(later(6)).await.unwrap(), None, "the first block has a record of that time");
+    assert_eq!(
+        catalog.audit_older(later(6)).await.unwrap(),
+        None,
+        "the first block has a record of that time"
+    );
     let older = catalog.audit_older(later(28)).await.unwrap().unwrap();
     assert_eq!(older.block, 4);
     assert_eq!(catalog.drop_audit(older.block).await.unwrap(), 4);
@@ -190,8 +200,16 @@ pub(super) async fn other_changes(catalog: &dyn Catalog) {
     actions.dedup();
     actions[8..].sort();
     let expected = [
-        "bucket.put", "upload.create", "upload.part", "upload.delete", "upload.create", "upload.expire",
-        "token.create", "session.create", "session.delete", "token.delete",
+        "bucket.put",
+        "upload.create",
+        "upload.part",
+        "upload.delete",
+        "upload.create",
+        "upload.expire",
+        "token.create",
+        "session.create",
+        "session.delete",
+        "token.delete",
     ];
     assert_eq!(actions, expected);
 }
@@ -215,6 +233,7 @@ pub(super) async fn at_once(catalog: Arc<dyn Catalog>) {
     set.join_all().await;
     let records = records(&*catalog).await;
     assert_eq!(records.len(), 20 * 10 + 20);
-    let distinct: BTreeSet<String> = records.iter().map(|record| format!("{}{}", record["count"], record["bucket"])).collect();
+    let distinct: BTreeSet<String> =
+        records.iter().map(|record| format!("{}{}", record["count"], record["bucket"])).collect();
     assert_eq!(distinct.len(), records.len());
 }

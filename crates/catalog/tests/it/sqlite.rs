@@ -20,7 +20,12 @@ impl Clock for Standing {
 }
 
 fn options(directory: &Path) -> SqliteOptions {
-    SqliteOptions { path: directory.join("catalog.sqlite"), readers: 2, queue: 64, audit: Some(Arc::new(Standing)) }
+    SqliteOptions {
+        path: directory.join("catalog.sqlite"),
+        readers: 2,
+        queue: 64,
+        audit: Some(Arc::new(Standing)),
+    }
 }
 
 fn open(directory: &Path) -> SqliteCatalog {

@@ -31,7 +31,8 @@ async fn a_day_of(alice: &Caller<'_>) -> Vec<String> {
     let upload = json(alice.post("/v1/uploads", new).await, 201).await;
     status(alice.delete(&format!("/v1/uploads/{}", upload["upload_id"].as_str().unwrap())), 204).await;
     let tus = alice.request(Method::POST, "/v1/tus").header("tus-resumable", "1.0.0");
-    let tus = tus.header("upload-length", "4").header("upload-metadata", "key dHVzLWtleQ==").send().await.unwrap();
+    let tus =
+        tus.header("upload-length", "4").header("upload-metadata", "key dHVzLWtleQ==").send().await.unwrap();
     assert_eq!(tus.status(), 201);
     let location = header(&tus, "location").to_owned();
     let patch = alice.request(Method::PATCH, &location).header("tus-resumable", "1.0.0");
@@ -41,7 +42,8 @@ async fn a_day_of(alice: &Caller<'_>) -> Vec<String> {
     let archive = json(alice.post("/v1/archives", archive).await, 202).await;
     let archive = archive["id"].as_str().unwrap();
     status(alice.delete(&format!("/v1/archives/{archive}")), 204).await;
-    let link = value!({"bucket": "default", "key": "a.txt", "expires_in": 60, "password": "open-sesame-canary"});
+    let link =
+        value!({"bucket": "default", "key": "a.txt", "expires_in": 60, "password": "open-sesame-canary"});
     let link = json(alice.post("/v1/links", link).await, 201).await;
     let url = link["url"].as_str().unwrap().to_owned();
     let nobody = Caller::nobody(alice.server());
@@ -73,9 +75,23 @@ async fn each_change_leaves_its_record_and_no_secret_is_among_them() {
     status(async { server.delete(&format!("/v1/tokens/{id}")).send().await.unwrap() }, 204).await;
     let all = records(&server, "limit=50").await;
     let expected = [
-        "archive.create", "archive.delete", "bucket.delete", "bucket.put", "file.delete", "file.put", "link.create",
-        "link.revoke", "link.use", "session.create", "session.delete", "token.create", "token.delete",
-        "upload.append", "upload.create", "upload.delete", "upload.part",
+        "archive.create",
+        "archive.delete",
+        "bucket.delete",
+        "bucket.put",
+        "file.delete",
+        "file.put",
+        "link.create",
+        "link.revoke",
+        "link.use",
+        "session.create",
+        "session.delete",
+        "token.create",
+        "token.delete",
+        "upload.append",
+        "upload.create",
+        "upload.delete",
+        "upload.part",
     ];
     let found = changed(&all);
     let missing: Vec<_> = expected.iter().filter(|action| !found.contains(**action)).collect();
@@ -93,7 +109,10 @@ async fn each_change_leaves_its_record_and_no_secret_is_among_them() {
         found.find(|record| record["subject"] == "alice").unwrap_or_else(|| panic!("{action}")).clone()
     };
     let put = by_alice("file.put");
-    assert_eq!([&put["bucket"], &put["key"], &put["auth"], &put["token"]], ["default", "a.txt", "token", &id]);
+    assert_eq!(
+        [&put["bucket"], &put["key"], &put["auth"], &put["token"]],
+        ["default", "a.txt", "token", &id]
+    );
     assert_eq!((put["bytes"].as_u64(), put["detail"].as_str()), (Some(5), Some("created")));
     let used = all.iter().find(|r| r["action"] == "link.use" && r["kind"] == "change").unwrap();
     assert_eq!((used["auth"].as_str(), used["link"].as_str()), (Some("link"), used["id"].as_str()));
@@ -138,7 +157,8 @@ async fn a_transfer_is_recorded_however_it_ends() {
         })
         .await;
         let end = found.iter().find(|record| record["result"] == result).unwrap().clone();
-        let begins = of_kind(&found, "begin").into_iter().filter(|begin| begin["trace"] == end["trace"]).count();
+        let begins =
+            of_kind(&found, "begin").into_iter().filter(|begin| begin["trace"] == end["trace"]).count();
         assert_eq!(begins, 1, "a long transfer has a begin, too: {end}");
         end
     };
@@ -166,7 +186,8 @@ async fn a_transfer_that_the_server_breaks_off_is_recorded_as_stopped() {
     drop(wire);
     let text = String::from_utf8(audit("export", &server.data, &["--action", "file.read"]).stdout).unwrap();
     let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let kinds: Vec<_> = records.iter().map(|record| (record["kind"].as_str().unwrap(), record["result"].as_str())).collect();
+    let kinds: Vec<_> =
+        records.iter().map(|record| (record["kind"].as_str().unwrap(), record["result"].as_str())).collect();
     assert_eq!(kinds, [("begin", None), ("end", Some("stopped"))]);
 }
 
@@ -191,7 +212,10 @@ async fn records_are_selected_and_paged() {
     let middle = all[13]["at"].as_str().unwrap();
     let since = records(&server, &format!("bucket=default&since={middle}")).await;
     let until = records(&server, &format!("bucket=default&until={middle}")).await;
-    assert_eq!((since.len() + until.len(), since.first()), (all.len(), all.iter().find(|r| r["at"] == middle)));
+    assert_eq!(
+        (since.len() + until.len(), since.first()),
+        (all.len(), all.iter().find(|r| r["at"] == middle))
+    );
     for bad in ["limit=0", "limit=1001", "since=yesterday", "cursor=!", "cursor=YQ"] {
         let refused = json(server.get(&format!("/v1/audit?{bad}")).send().await.unwrap(), 400).await;
         assert_eq!(refused["code"], "invalid_request", "{bad}");

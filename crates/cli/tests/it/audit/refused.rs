@@ -10,7 +10,10 @@ fn ends(records: &[Value]) -> Vec<(Option<&str>, u64, &str)> {
     let of = |end: &&Value| end["status"].as_u64().unwrap();
     let code = |end: &Value| end["code"].as_str().unwrap_or("").to_owned();
     let ends = of_kind(records, "end");
-    ends.iter().map(|end| (end["subject"].as_str(), of(end), code(end))).map(|(s, n, c)| (s, n, &*c.leak())).collect()
+    ends.iter()
+        .map(|end| (end["subject"].as_str(), of(end), code(end)))
+        .map(|(s, n, c)| (s, n, &*c.leak()))
+        .collect()
 }
 
 #[tokio::test]
@@ -57,7 +60,8 @@ async fn only_a_proxy_of_ours_is_believed_where_a_request_comes_from() {
     for (trusted, expected) in [("[]", "127.0.0.1"), (r#"["127.0.0.1"]"#, "198.51.100.7")] {
         let server = Setup::new().set("CARRACK_SERVER__TRUSTED_PROXIES", trusted).start();
         let alice = Caller::user(&server, "alice").await;
-        let request = alice.request(Method::GET, "/v1/files/default").header("x-forwarded-for", "198.51.100.7");
+        let request =
+            alice.request(Method::GET, "/v1/files/default").header("x-forwarded-for", "198.51.100.7");
         assert_eq!(request.send().await.unwrap().status(), 200);
         let all = records(&server, "subject=alice").await;
         assert_eq!(all[0]["ip"], expected, "{trusted}");

@@ -43,7 +43,8 @@ impl Copy {
     }
 
     fn sql(&self, script: &str) {
-        let python = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.executescript(sys.argv[2]); c.commit()";
+        let python =
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.executescript(sys.argv[2]); c.commit()";
         let path = self.data.join("catalog.sqlite");
         let done = tool("python3", "python3").args(["-c", python]).arg(path).arg(script).status().unwrap();
         assert!(done.success(), "{script}");
@@ -97,7 +98,8 @@ async fn any_change_of_the_checkpoints_is_found() {
     assert!(change(&lines[..lines.len() - 1]).contains("the file does not have it"));
     assert!(change(&[]).contains("the file does not have it"));
     assert!(change(&lines[1..]).contains("checkpoint 1: the log names it"));
-    let without: Vec<String> = lines.iter().enumerate().filter(|(n, _)| *n != 1).map(|(_, l)| l.clone()).collect();
+    let without: Vec<String> =
+        lines.iter().enumerate().filter(|(n, _)| *n != 1).map(|(_, l)| l.clone()).collect();
     assert!(change(&without).contains("it does not follow on the line before it"));
     let mut forged = lines.clone();
     forged[1] = forged[1].replace("\"start\":false", "\"start\":true");
@@ -119,7 +121,12 @@ async fn an_export_is_verified_with_nothing_but_a_public_key() {
     let keys = String::from_utf8(audit("keys", &server.data, &[]).stdout).unwrap();
     let checkpoints = server.data.join("audit-checkpoints");
     let more = [
-        "--export", export.to_str().unwrap(), "--checkpoints", checkpoints.to_str().unwrap(), "--key", keys.trim(),
+        "--export",
+        export.to_str().unwrap(),
+        "--checkpoints",
+        checkpoints.to_str().unwrap(),
+        "--key",
+        keys.trim(),
     ];
     whole(&empty, &more);
     let text = std::fs::read_to_string(&export).unwrap();
@@ -132,7 +139,12 @@ async fn an_export_is_verified_with_nothing_but_a_public_key() {
         assert!(not_whole(&empty, &more).contains(expected));
     }
     let part = audit("export", &server.data, &["--key", "file-7", "--action", "file.put"]);
-    let lines: Vec<Value> = part.stdout.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect();
+    let lines: Vec<Value> = part
+        .stdout
+        .split(|b| *b == b'\n')
+        .filter(|l| !l.is_empty())
+        .map(|l| serde_json::from_slice(l).unwrap())
+        .collect();
     assert!(lines.len() == 2 && lines.iter().all(|line| line["key"] == "file-7"), "{lines:?}");
 }
 
@@ -141,8 +153,7 @@ async fn after_a_kill_the_log_is_whole_and_has_every_change_that_was_acknowledge
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     for round in 0..3 {
-        let mut server =
-            Setup::new().data(&data).set("CARRACK_AUDIT__CHECKPOINT_EVERY", "100ms").start();
+        let mut server = Setup::new().data(&data).set("CARRACK_AUDIT__CHECKPOINT_EVERY", "100ms").start();
         let mut puts = tokio::task::JoinSet::new();
         for number in 0..40 {
             puts.spawn(server.put(&format!("/v1/files/default/{round}-{number}")).body("x").send());
@@ -157,17 +168,16 @@ async fn after_a_kill_the_log_is_whole_and_has_every_change_that_was_acknowledge
         whole(&data, &[]);
         let text = String::from_utf8(audit("export", &data, &["--action", "file.put"]).stdout).unwrap();
         let of_this = format!("\"key\":\"{round}-");
-        let changes = text.lines().filter(|line| line.contains("\"kind\":\"change\"") && line.contains(&of_this));
+        let changes =
+            text.lines().filter(|line| line.contains("\"kind\":\"change\"") && line.contains(&of_this));
         assert!(changes.count() >= acknowledged);
     }
 }
 
 #[tokio::test]
 async fn old_blocks_go_and_the_rest_is_still_whole() {
-    let mut server = Setup::new()
-        .set("CARRACK_AUDIT__CHECKPOINT_EVERY", "200ms")
-        .set("CARRACK_AUDIT__KEEP", "1s")
-        .start();
+    let mut server =
+        Setup::new().set("CARRACK_AUDIT__CHECKPOINT_EVERY", "200ms").set("CARRACK_AUDIT__KEEP", "1s").start();
     server.put("/v1/files/default/first").body("x").send().await.unwrap();
     assert!(!records(&server, "key=first").await.is_empty());
     crate::operations::wait::until_async("old records go", async || {
