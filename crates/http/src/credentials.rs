@@ -114,7 +114,6 @@ pub(crate) async fn caller(app: &App, route: &Route, parts: &Parts, here: Circum
     } else {
         access.authenticate(Credentials::None, here).await?
     };
-    principal.enter(route.action)?;
     let via = via(principal.identity(), &parts.headers);
     Ok(Caller { principal, via, signed: None })
 }
@@ -141,7 +140,6 @@ async fn signed(
     let access = &app.service.access;
     let signed = access.signed(purpose, parts.method.as_str(), parts.uri.path(), sealed, &here).await?;
     let principal = access.principal(signed.identity, here);
-    principal.enter(route.action)?;
     let pace = signed.rate_limit.map(|(name, rate)| app.service.paces.of(name, rate));
     let via = Via::Signed(kid(sealed).to_owned());
     Ok(Caller { principal, via, signed: Some(SignedFor { filename: signed.filename, pace }) })

@@ -158,6 +158,7 @@ async fn handle(
     watched.admit().await?;
     let caller = credentials::caller(&app, route, &parts, here).await?;
     watched.acts(&caller);
+    caller.principal.enter(route.action)?;
     watched.receive(&parts.method, &body);
     let signed = caller.signed.is_some();
     let body = RequestBody::new(body, app.pace, watched.read_to_end());

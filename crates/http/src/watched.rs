@@ -181,9 +181,10 @@ impl Watched {
         }
     }
 
-    /// A body is about to be received.
+    /// A body is about to be received. That of a guest may still be refused, as often as anybody likes: only its end is
+    /// recorded.
     pub(crate) fn receive(&self, method: &Method, body: &Incoming) {
-        let Some(recorded) = &self.recorded else { return };
+        let Some(recorded) = self.recorded.as_ref().filter(|recorded| !recorded.of_anybody()) else { return };
         let brings = matches!(*method, Method::PUT | Method::POST | Method::PATCH);
         if brings && body.size_hint().upper().is_none_or(|bytes| bytes > LONG_BYTES) {
             recorded.app.service.audit.write(&recorded.record(Kind::Begin));
@@ -220,6 +221,11 @@ impl Watched {
 }
 
 impl Recorded {
+    /// Whether it is made by nobody in particular.
+    fn of_anybody(&self) -> bool {
+        self.context.identity().is_none_or(|identity| identity.role == Role::Guest)
+    }
+
     fn record(&self, kind: Kind) -> Record<'_> {
         let took = self.started.elapsed();
         let mut record = self.context.record(kind, self.context.began().after(took), self.action);
@@ -262,9 +268,8 @@ impl Drop for Recorded {
             return;
         }
         let record = self.record(Kind::End);
-        let anybody = self.context.identity().is_none_or(|identity| identity.role == Role::Guest);
         let refused = self.status.is_none_or(|status| status >= 400) && self.sent < LONG_BYTES;
-        if anybody && refused {
+        if self.of_anybody() && refused {
             self.app.service.audit.refused(&record);
         } else {
             self.app.service.audit.write(&record);

@@ -4,6 +4,8 @@ use super::{audit, whole};
 use crate::operations::mount::Mount;
 use crate::server::Setup;
 use serde_json::Value;
+use std::fs::File;
+use std::io::Write;
 
 #[tokio::test]
 async fn a_full_disk_refuses_changes_and_loses_no_record() {
@@ -12,7 +14,8 @@ async fn a_full_disk_refuses_changes_and_loses_no_record() {
     let mut server = Setup::new().data(&data).start();
     assert_eq!(server.put("/v1/files/default/a").body("a").send().await.unwrap().status(), 201);
     let filler = mount.path().join("filler");
-    std::fs::write(&filler, vec![1_u8; mount.free() as usize]).unwrap();
+    let mut full = File::create(&filler).unwrap();
+    while full.write(&[1; 4096]).is_ok_and(|written| written > 0) {}
     let mut refused = 0;
     for number in 0..400 {
         let made = server.put(&format!("/v1/buckets/b{number}")).body("{}").send().await.unwrap();

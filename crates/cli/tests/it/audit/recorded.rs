@@ -200,21 +200,21 @@ async fn records_are_selected_and_paged() {
             server.get(&format!("/v1/files/default/{key}")).send().await.unwrap().bytes().await.unwrap();
         }
     }
-    let all = records(&server, "bucket=default&limit=1000").await;
+    let all = records(&server, "bucket=default&action=file&limit=1000").await;
     assert_eq!(all.len(), 3 * 3 * 3, "a change, its request's end, and that of the download");
     for limit in [1, 2, 7] {
-        assert_eq!(records(&server, &format!("bucket=default&limit={limit}")).await, all);
+        assert_eq!(records(&server, &format!("bucket=default&action=file&limit={limit}")).await, all);
     }
     assert_eq!(records(&server, "bucket=default&key=b").await.len(), 9);
     assert_eq!(records(&server, "key=b&action=file.read").await.len(), 3);
     assert_eq!(records(&server, "key=b&action=file").await.len(), 9);
     assert_eq!(records(&server, "subject=nobody-of-that-name").await.len(), 0);
     let middle = all[13]["at"].as_str().unwrap();
-    let since = records(&server, &format!("bucket=default&since={middle}")).await;
-    let until = records(&server, &format!("bucket=default&until={middle}")).await;
+    let since = records(&server, &format!("action=file&since={middle}")).await;
+    let until = records(&server, &format!("action=file&until={middle}")).await;
     assert_eq!(
         (since.len() + until.len(), since.first()),
-        (all.len(), all.iter().find(|r| r["at"] == middle))
+        (all.len(), all.iter().find(|record| record["at"] == middle))
     );
     for bad in ["limit=0", "limit=1001", "since=yesterday", "cursor=!", "cursor=YQ"] {
         let refused = json(server.get(&format!("/v1/audit?{bad}")).send().await.unwrap(), 400).await;

@@ -55,8 +55,14 @@ impl Copy {
 async fn any_change_of_the_database_is_found() {
     let server = stopped().await;
     let changes = [
-        ("UPDATE audit_block SET body = replace(body, 'file-3', 'file-9') WHERE zstd = 0", "altered"),
-        ("UPDATE audit_block SET body = body || x'0a' WHERE seq = 4", "block 4: its records were altered"),
+        (
+            "UPDATE audit_block SET body = CAST(replace(CAST(body AS TEXT), 'file-3', 'file-9') AS BLOB) WHERE zstd = 0",
+            "altered",
+        ),
+        (
+            "UPDATE audit_block SET body = CAST(CAST(body AS TEXT) || char(10) AS BLOB), zstd = 0 WHERE seq = 4",
+            "block 4: its records were altered",
+        ),
         ("UPDATE audit_block SET body = x'00', zstd = 1 WHERE seq = 4", "block 4: its records were altered"),
         ("UPDATE audit_block SET at = at + 1 WHERE seq = 4", "block 4: its header was altered"),
         ("UPDATE audit_block SET records = records + 1 WHERE seq = 4", "block 4: its header was altered"),
