@@ -18,7 +18,7 @@ async fn a_full_disk_refuses_changes_and_loses_no_record() {
     while full.write(&[1; 4096]).is_ok_and(|written| written > 0) {}
     let mut refused = 0;
     for number in 0..400 {
-        let made = server.put(&format!("/v1/buckets/b{number}")).body("{}").send().await.unwrap();
+        let made = server.put(&format!("/v1/buckets/bucket-{number}")).body("{}").send().await.unwrap();
         let status = made.status().as_u16();
         let answer: Value = made.json().await.unwrap();
         assert!(status == 201 || (status == 507 && answer["code"] == "storage_full"), "{status} {answer}");

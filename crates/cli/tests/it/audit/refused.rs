@@ -43,8 +43,11 @@ async fn whoever_is_not_known_is_recorded_once_and_then_counted() {
     let all = records(&server, "").await;
     let refused: Vec<&Value> = all.iter().filter(|record| record["result"] == "denied").collect();
     assert_eq!(refused.len(), 2, "{refused:?}");
-    assert_eq!([&refused[0]["auth"], &refused[0]["key"]], ["refused", "0"]);
-    assert_eq!([&refused[1]["action"], &refused[1]["code"]], ["file.delete", "invalid_token"]);
+    assert_eq!([&refused[0]["auth"], &refused[0]["key"]], ["none", "0"]);
+    assert_eq!(
+        [&refused[1]["auth"], &refused[1]["action"], &refused[1]["code"]],
+        ["refused", "file.delete", "invalid_token"]
+    );
     server.stop();
     let text = String::from_utf8(super::audit("export", &server.data, &[]).stdout).unwrap();
     assert!(!text.contains("canary"));
