@@ -167,11 +167,11 @@ impl Trail {
             let lines = match &*held {
                 Some(lines) => lines.clone(),
                 None => {
-                    let lines = Arc::new(std::mem::take(&mut *self.buffer()));
+                    let lines = self.take();
                     if lines.is_empty() {
                         return Ok(());
                     }
-                    held.insert(lines).clone()
+                    held.insert(Arc::new(lines)).clone()
                 }
             };
             let written = self.core.catalog.append_audit(lines.clone()).await;
@@ -181,6 +181,13 @@ impl Trail {
             self.waiting.fetch_sub(lines.text.len(), Ordering::Relaxed);
             self.room.notify_waiters();
         }
+    }
+
+    /// What is in the buffer, which has room for as much again: growing would copy it several times.
+    fn take(&self) -> Lines {
+        let mut buffer = self.buffer();
+        let text = Vec::with_capacity(buffer.text.len().min(FLUSH_BYTES));
+        std::mem::replace(&mut *buffer, Lines { text, ..Lines::default() })
     }
 
     /// Says once that nothing can be written, and once that it can be again.

@@ -222,7 +222,7 @@ pub(super) async fn at_once(catalog: Arc<dyn Catalog>) {
             if number.is_multiple_of(2) {
                 catalog.append_audit(lines(number * 10, 10)).await.unwrap();
             } else {
-                put_bucket(&*catalog, &bucket_name(&format!("b{number}")), None).await;
+                put_bucket(&*catalog, &bucket_name(&format!("bucket-{number}")), None).await;
             }
         }
     });
