@@ -3,8 +3,8 @@
 use carrack_domain::audit::checkpoint::Checkpoint;
 use carrack_service::audit::Sink;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 /// The end of the file that is read for its last line: many times what a line has.
@@ -52,8 +52,10 @@ impl Sink for CheckpointFile {
     fn append(&self, line: &str) -> io::Result<()> {
         // What a crash left of a line stays a line of its own: nothing in the file is ever changed.
         let torn = self.tail()?.last().is_some_and(|byte| *byte != b'\n');
-        let mut file = self.file()?;
-        file.write_all(format!("{}{line}\n", if torn { "\n" } else { "" }).as_bytes())?;
+        let file = self.file()?;
+        let text = format!("{}{line}\n", if torn { "\n" } else { "" });
+        // Nobody else writes to it; the system appends, wherever its end is.
+        file.write_all_at(text.as_bytes(), file.metadata()?.len())?;
         file.sync_all()?;
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         folder.map_or(Ok(()), |folder| File::open(folder)?.sync_all())
