@@ -175,13 +175,25 @@ fn text(line: &mut Vec<u8>, field: &str, value: Option<&str>) {
     let Some(value) = value else { return };
     name(line, field);
     line.push(b'"');
-    let value = &value[..value.floor_char_boundary(TEXT_BYTES_MAX)];
+    let value = cut(value);
     if value.bytes().any(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\')) {
         escape(line, value);
     } else {
         line.extend_from_slice(value.as_bytes());
     }
     line.push(b'"');
+}
+
+/// The beginning of a text, up to the last whole character that there is room for.
+fn cut(text: &str) -> &str {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text;
+    }
+    let mut end = TEXT_BYTES_MAX;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 fn escape(line: &mut Vec<u8>, value: &str) {
