@@ -111,6 +111,9 @@ fn lines(from: u64, count: u64) -> Arc<Lines> {
     Arc::new(lines)
 }
 
+/// Which numbers a query selects.
+type Wanted = fn(u64) -> bool;
+
 /// What is asked for comes in order, each once, however small the pages.
 pub(super) async fn pages(catalog: &dyn Catalog) {
     catalog.append_audit(Arc::default()).await.unwrap();
@@ -126,7 +129,7 @@ pub(super) async fn pages(catalog: &dyn Catalog) {
             action: action.map(str::to_owned),
             ..AuditQuery::default()
         };
-    let cases: [(AuditQuery, fn(u64) -> bool); 7] = [
+    let cases: [(AuditQuery, Wanted); 7] = [
         (query(None, None, None, None), |_| true),
         (query(Some(20), None, None, None), |n| n >= 20),
         (query(None, Some(20), None, None), |n| n < 20),
