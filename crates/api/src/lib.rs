@@ -3,9 +3,11 @@
 //! Times are RFC 3339 in UTC with milliseconds; digests are lower-case hex; sizes and offsets are bytes.
 
 mod access;
+mod audit;
 pub mod headers;
 
 pub use access::*;
+pub use audit::*;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

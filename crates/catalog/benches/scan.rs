@@ -165,7 +165,8 @@ async fn ledger(catalog: &Arc<SqliteCatalog>, bucket: &BucketName) -> Outcome {
 
 async fn run() -> Outcome {
     let directory = tempfile::TempDir::new_in(std::env::var_os("BENCH_DIR").unwrap_or_else(|| ".".into()))?;
-    let options = SqliteOptions { path: directory.path().join("catalog.sqlite"), readers: 4, queue: 1024 };
+    let options =
+        SqliteOptions { path: directory.path().join("catalog.sqlite"), readers: 4, queue: 1024, audit: None };
     let catalog = Arc::new(SqliteCatalog::open(options.clone())?);
     let bucket = BucketName::parse("bench")?;
     catalog.put_bucket(&bucket, &BucketSettings::of_quota(None), NOW).await?;

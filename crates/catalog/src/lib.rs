@@ -9,6 +9,7 @@
 //! [`Catalog::forget_blob`] is called.
 
 mod archives;
+pub mod audit;
 pub mod conformance;
 pub mod metrics;
 mod sqlite;
@@ -25,7 +26,8 @@ use carrack_domain::{
 };
 
 pub use archives::{ArchiveCatalog, Claim, ENCODING_ROW_BYTES, Encoding, NewPack};
-pub use sqlite::{OpenError, SqliteCatalog, SqliteOptions};
+pub use audit::{AuditBlock, AuditCatalog, AuditPage, AuditQuery, Position};
+pub use sqlite::{AuditFile, OpenError, SqliteCatalog, SqliteOptions};
 
 /// Whether a method made something or found it there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,16 @@ pub enum Outcome {
     Created,
     /// It was there and has been changed or replaced.
     Replaced,
+}
+
+impl Outcome {
+    /// Its name in a record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Created => "created",
+            Outcome::Replaced => "replaced",
+        }
+    }
 }
 
 /// A page of a listing, see [`Catalog::list`].
@@ -176,7 +188,7 @@ pub struct ChunkList {
 
 /// See the module's documentation.
 #[async_trait]
-pub trait Catalog: ArchiveCatalog + Send + Sync + 'static {
+pub trait Catalog: ArchiveCatalog + AuditCatalog + Send + Sync + 'static {
     /// Makes a bucket, or sets all of this for one that is there.
     async fn put_bucket(
         &self,

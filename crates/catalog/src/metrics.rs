@@ -23,4 +23,5 @@ pub fn describe() {
         Unit::Count,
         "Commands that shared one commit"
     );
+    describe_counter!("carrack_audit_records_total", "Records written into the audit log");
 }

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub(crate) mod audit;
 pub(crate) mod get;
 pub(crate) mod ls;
 pub(crate) mod put;

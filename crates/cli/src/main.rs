@@ -9,7 +9,7 @@ mod text;
 mod walk;
 
 use clap::{Parser, Subcommand};
-use commands::{get, ls, put, rm, serve, zip};
+use commands::{audit, get, ls, put, rm, serve, zip};
 use connection::{Connection, Session};
 use failure::Failure;
 use std::process::ExitCode;
@@ -34,6 +34,9 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Print every setting with its documentation and default, and check those in force.
     Config(serve::ServeArgs),
+    /// Prove the audit log of a data folder whole, or export it.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Upload files and folders. Run again after an interruption, it continues.
     Put(put::PutArgs),
     /// Download a file, or with -r everything below a prefix. Run again after an interruption, it continues.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
     match command {
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => serve::print_config(args),
+        Command::Audit(command) => audit::run(command),
         Command::Put(args) => client(&connection, async |session| put::run(session, args).await),
         Command::Get(args) => client(&connection, async |session| get::run(session, args).await),
         Command::Ls(args) => client(&connection, async |session| ls::run(session, args).await),

@@ -309,6 +309,8 @@ permissions! {
     ManageTokens(()) = Admin, |_| None;
     /// Read what is measured.
     ReadMetrics(()) = Admin, |_| None;
+    /// Read who did what.
+    ReadAudit(()) = Admin, |_| None;
 }
 
 /// Proof that a principal may do `P` to a resource. Only [`authorize`] makes one.

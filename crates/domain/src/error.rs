@@ -158,6 +158,8 @@ codes! {
     TooManyTransfers = "too_many_transfers", Retry;
     /// More work is waiting than the server will queue.
     Overloaded = "overloaded", Retry;
+    /// Nothing can be written into the audit log, without which nothing is done.
+    AuditUnavailable = "audit_unavailable", Retry;
     /// The server is stopping.
     ShuttingDown = "shutting_down", Retry;
     /// Stored bytes are missing or damaged.

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod archive;
+pub mod audit;
 pub mod clock;
 pub mod digest;
 pub mod error;

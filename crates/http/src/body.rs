@@ -2,6 +2,7 @@
 
 use crate::metrics::{self, MethodLabel};
 use crate::pipeline::Active;
+use crate::watched::Watched;
 use axum::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use carrack_domain::{Code, Error, Result, TraceId};
@@ -10,7 +11,7 @@ use futures_util::StreamExt;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -18,20 +19,38 @@ use std::time::{Duration, Instant};
 /// Whether a request's body was read to its end. What was not read stands in the way of the next request of an HTTP/1
 /// connection, so the answer has to say that there will be none.
 #[derive(Clone)]
-pub(crate) struct ReadToEnd(Arc<AtomicBool>);
+pub(crate) struct ReadToEnd(Arc<Progress>);
+
+/// How far a body was read.
+struct Progress {
+    ended: AtomicBool,
+    bytes: AtomicU64,
+}
 
 impl ReadToEnd {
     /// For a body that nobody has touched yet; an absent one is read to its end.
     pub(crate) fn of(body: &Incoming) -> ReadToEnd {
-        ReadToEnd(Arc::new(AtomicBool::new(body.is_end_stream())))
+        ReadToEnd(Arc::new(Progress {
+            ended: AtomicBool::new(body.is_end_stream()),
+            bytes: AtomicU64::new(0),
+        }))
     }
 
     pub(crate) fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.ended.load(Ordering::Acquire)
+    }
+
+    /// Bytes that were read.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
     }
 
     fn set(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.ended.store(true, Ordering::Release);
+    }
+
+    fn count(&self, bytes: &Bytes) {
+        self.0.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }
 }
 
@@ -129,6 +148,7 @@ impl RequestBody {
             let patience = pace.idle_timeout.saturating_sub(state.behind);
             match tokio::time::timeout(patience, next_data(&mut state.body, &state.trailers)).await {
                 Ok(Some(Ok(bytes))) => {
+                    state.read_to_end.count(&bytes);
                     ::metrics::counter!(metrics::REQUEST_BYTES).increment(bytes.len() as u64);
                     state.behind = pace.behind(state.behind, begun.elapsed(), bytes.len());
                     Some((Ok(bytes), Some(state)))
@@ -220,6 +240,7 @@ pub(crate) struct Record {
     pub(crate) method: MethodLabel,
     pub(crate) active: Active,
     pub(crate) status: u16,
+    pub(crate) watched: Watched,
 }
 
 impl ResponseBody {
@@ -252,6 +273,11 @@ impl ResponseBody {
     pub(crate) fn stream(stream: BodyStream) -> ResponseBody {
         let content = Content::Stream(stream);
         ResponseBody { content, remaining: UNKNOWN, sent: 0, failed: false, record: None }
+    }
+
+    /// Bytes that are still to be sent; `None` when nobody knows.
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        (self.remaining != UNKNOWN).then_some(self.remaining)
     }
 
     /// What is to be recorded at the end.
@@ -344,7 +370,7 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         let Some(record) = self.record.take() else { return };
-        let Record { started, method, active, status, .. } = record;
+        let Record { started, method, active, status, watched, .. } = record;
         let meters = active.route.meters();
         meters.response_bytes.increment(self.sent);
         meters.record(method, status, started.elapsed().as_secs_f64());
@@ -352,6 +378,7 @@ impl Drop for ResponseBody {
             let by = if self.failed { "server" } else { "client" };
             ::metrics::counter!(metrics::ABORTED, "route" => active.route.path, "by" => by).increment(1);
         }
+        watched.end(self.sent, self.failed, self.remaining == 0);
     }
 }
 

@@ -9,8 +9,10 @@ use axum::http::{HeaderMap, Method, Uri};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use carrack_domain::access::{FileRef, PrefixRef};
+use carrack_domain::audit::Context;
 use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::Metadata;
+use carrack_domain::link::Link;
 use carrack_domain::{ArchiveId, BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
 use carrack_interim::Interim;
 use carrack_service::download::Form;
@@ -43,6 +45,11 @@ impl Parameters {
         });
         Ok(Parameters(decoded.collect::<Result<_>>()?))
     }
+
+    /// One of them.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find_map(|(n, value)| (*n == name).then_some(value.as_str()))
+    }
 }
 
 /// What a handler gets.
@@ -64,6 +71,8 @@ pub(crate) struct Call {
     pub(crate) upgrade: Option<OnUpgrade>,
     /// Says interim responses, where the connection can send them.
     pub(crate) interim: Option<Interim>,
+    /// What is recorded of it; `None` when nothing is.
+    context: Option<Arc<Context>>,
     uri: Uri,
     parameters: Parameters,
     query: Vec<(String, String)>,
@@ -77,6 +86,7 @@ impl Call {
         mut parts: Parts,
         parameters: Parameters,
         body: RequestBody,
+        context: Option<Arc<Context>>,
     ) -> Result<Call> {
         let (saved_as, link) = caller.signed.map_or((None, None), |signed| (signed.filename, signed.rate));
         let peer = parts.extensions.get::<SocketAddr>().copied();
@@ -100,11 +110,27 @@ impl Call {
             interim,
             parameters,
             query,
+            context,
         })
     }
 
+    /// What it is about, when its path does not say.
+    pub(crate) fn about(&self, place: &FileRef) {
+        if let Some(context) = &self.context {
+            context.about_file(&place.bucket, &place.key);
+        }
+    }
+
+    /// The link that it came by, which is what it is about.
+    pub(crate) fn came_by(&self, link: &Link) {
+        if let Some(context) = &self.context {
+            context.came_by(link.id);
+            context.about_file(&link.file.bucket, &link.file.key);
+        }
+    }
+
     fn param(&self, name: &str) -> &str {
-        self.parameters.0.iter().find_map(|(n, value)| (*n == name).then_some(value.as_str())).unwrap_or("")
+        self.parameters.get(name).unwrap_or("")
     }
 
     /// `{bucket}` of the path.

@@ -4,11 +4,13 @@ use crate::App;
 use crate::routes::Route;
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, UPGRADE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, Uri};
+use axum::http::{Extensions, HeaderMap, Method, Uri};
+use carrack_domain::access::ROOT;
+use carrack_domain::audit::Via;
 use carrack_domain::policy::{AddressRange, Circumstances};
-use carrack_domain::{Action, Code, Error, Principal, Result};
+use carrack_domain::{Action, Code, Error, Identity, Principal, Result, Role};
 use carrack_service::access::Credentials;
-use carrack_service::keys::{SEALED, invalid_signature};
+use carrack_service::keys::{SEALED, invalid_signature, kid};
 use carrack_service::limit::LinkRate;
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,6 +22,8 @@ const HOPS_MAX: usize = 32;
 /// Who calls, and what their URL says besides.
 pub(crate) struct Caller {
     pub(crate) principal: Principal,
+    /// How they showed who they are.
+    pub(crate) via: Via,
     /// The URL was signed.
     pub(crate) signed: Option<SignedFor>,
 }
@@ -82,24 +86,23 @@ fn last_item<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 /// What is known of a request besides who makes it.
-pub(crate) fn circumstances(app: &App, parts: &Parts) -> Circumstances {
-    let peer = parts.extensions.get::<SocketAddr>().map(SocketAddr::ip);
-    let (address, secure) = app.proxies.origin(peer, &parts.headers);
+pub(crate) fn circumstances(app: &App, extensions: &Extensions, headers: &HeaderMap) -> Circumstances {
+    let peer = extensions.get::<SocketAddr>().map(SocketAddr::ip);
+    let (address, secure) = app.proxies.origin(peer, headers);
     app.service.access.circumstances(address, secure || app.scheme == "https")
 }
 
 /// Who is calling, unless their address has shown too many credentials that are not good.
-pub(crate) async fn admitted(app: &App, route: &Route, parts: &Parts) -> Result<Caller> {
+pub(crate) async fn admitted(app: &App, route: &Route, parts: &Parts, here: Circumstances) -> Result<Caller> {
     let limiter = &app.service.limiter;
-    let address = || circumstances(app, parts).address;
     let matters = limiter.counts_failures() && route.action != Action::Public;
     let shows = matters && shows_credentials(app, route, parts);
     if shows {
-        limiter.may_log_in(address()).await?;
+        limiter.may_log_in(here.address).await?;
     }
-    let caller = caller(app, route, parts).await;
+    let caller = caller(app, route, parts, here).await;
     if shows && caller.as_ref().is_err_and(is_bad_credential) {
-        limiter.login_failed(address()).await;
+        limiter.login_failed(here.address).await;
     }
     caller
 }
@@ -116,9 +119,8 @@ pub(crate) fn is_bad_credential(error: &Error) -> bool {
 }
 
 /// Who is calling. What is public does not look at credentials, so a probe with a stale token still gets its answer.
-async fn caller(app: &App, route: &Route, parts: &Parts) -> Result<Caller> {
+async fn caller(app: &App, route: &Route, parts: &Parts, here: Circumstances) -> Result<Caller> {
     let access = &app.service.access;
-    let here = circumstances(app, parts);
     let principal = if route.action == Action::Public {
         access.authenticate(Credentials::None, here).await?
     } else if let Some(token) = bearer(&parts.headers)? {
@@ -137,8 +139,19 @@ async fn caller(app: &App, route: &Route, parts: &Parts) -> Result<Caller> {
     } else {
         access.authenticate(Credentials::None, here).await?
     };
-    principal.enter(route.action)?;
-    Ok(Caller { principal, signed: None })
+    let via = via(principal.identity(), &parts.headers);
+    Ok(Caller { principal, via, signed: None })
+}
+
+/// How somebody showed who they are, other than by a signed URL.
+fn via(identity: &Identity, headers: &HeaderMap) -> Via {
+    match (identity.role, identity.token) {
+        (Role::Guest, None) => Via::Nothing,
+        _ if !headers.contains_key(AUTHORIZATION) => Via::Session,
+        (_, Some(_)) => Via::Token,
+        (_, None) if identity.subject == ROOT => Via::Root,
+        (_, None) => Via::Jwt,
+    }
 }
 
 async fn signed(
@@ -152,9 +165,9 @@ async fn signed(
     let access = &app.service.access;
     let signed = access.signed(purpose, parts.method.as_str(), parts.uri.path(), sealed, &here).await?;
     let principal = access.principal(signed.identity, here);
-    principal.enter(route.action)?;
+    let via = Via::Signed(kid(sealed).to_owned());
     let signed = SignedFor { filename: signed.filename, rate: signed.rate_limit };
-    Ok(Caller { principal, signed: Some(signed) })
+    Ok(Caller { principal, via, signed: Some(signed) })
 }
 
 /// The signature of a URL, on a route that takes one. The query has to be that and nothing else: whatever could be added

@@ -4,6 +4,7 @@
 //! steps: trace id, credentials, handler, error rendering, metrics. A resource has one file.
 
 mod archives;
+mod audit;
 mod body;
 mod buckets;
 mod call;
@@ -31,6 +32,7 @@ mod system;
 mod tokens;
 mod tus;
 mod uploads;
+mod watched;
 mod ws;
 mod zip;
 

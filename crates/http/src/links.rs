@@ -37,6 +37,7 @@ const ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
 pub(crate) async fn create(mut call: Call) -> Result<Response> {
     let wished: CreateLink = call.json().await?;
     let place = FileRef { bucket: BucketName::parse(&wished.bucket)?, key: Key::parse(&wished.key)? };
+    call.about(&place);
     let read = authorize::<ReadFile>(&call.principal, place.clone())?;
     let share = authorize::<ShareFile>(&call.principal, place)?;
     let link = call.app.service.links.create(&read, &share, new_link(wished)?).await?;
@@ -148,6 +149,7 @@ pub(crate) async fn open(call: Call) -> Result<Response> {
     let links = &call.app.service.links;
     let here = *call.principal.circumstances();
     let link = links.open(call.token(), &here).await?;
+    call.came_by(&link);
     let browser = call.method == Method::GET && wants_page(&call);
     if let Err(locked) =
         links.check_unlocked(&link, credentials::cookie(&call.headers, UNLOCKED_COOKIE), &here)
@@ -196,6 +198,7 @@ pub(crate) async fn answer(mut call: Call) -> Result<Response> {
     let form = call.form().await?;
     let links = &call.app.service.links;
     let link = links.open(call.token(), &here).await?;
+    call.came_by(&link);
     links.check_uses(&link, &here)?;
     let password = form.into_iter().find_map(|(name, value)| (name == "password").then_some(value));
     if let Some(password) = password.filter(|_| link.password.is_some()) {
@@ -234,6 +237,7 @@ pub(crate) async fn use_claim(mut call: Call) -> Result<Response> {
     }
     let links = &call.app.service.links;
     let link = links.open(call.token(), &here).await?;
+    call.came_by(&link);
     let begun = links.begin(&link, call.claim(), &here).await?;
     let opened = links.content(&link, call.form, &here).await?;
     content(&call, &link, opened, Some(begun))

@@ -12,12 +12,14 @@ use crate::render::Response;
 use crate::resumable::{self, fields::Draft};
 use crate::routes::Route;
 use crate::tus;
+use crate::watched::Watched;
 use axum::http::header::{
     CACHE_CONTROL, CONNECTION, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
+use carrack_domain::policy::Circumstances;
 use carrack_domain::{Action, Code, Error, Result, TraceId};
 use carrack_service::limit::Standing;
 use hyper::body::Incoming;
@@ -42,12 +44,13 @@ pub(crate) async fn serve(
     let span = span(trace, method.as_str());
     let keep_alive = KeepAlive::of(&request);
     let terms = Terms::of(&app, &request);
+    let here = credentials::circumstances(&app, request.extensions(), request.headers());
+    let mut watched = Watched::begin(&app, route, method, trace, &here, &keep_alive.read_to_end);
     let mut standing = None;
     let result = match terms.preflight(&request) {
         Some(response) => Ok(response),
         None => {
-            let read_to_end = keep_alive.read_to_end.clone();
-            let handling = handle(app.clone(), route, parameters, request, read_to_end, &mut standing);
+            let handling = handle(app.clone(), route, parameters, request, here, &mut watched, &mut standing);
             handling.instrument(span.clone()).await
         }
     };
@@ -59,6 +62,7 @@ pub(crate) async fn serve(
         limits::tell(standing, response.headers_mut());
     }
     let status = response.status();
+    let failed = failure.as_ref().map(|(code, _)| *code);
     span.in_scope(|| log(trace, route, method.as_str(), status, failure, started));
     finish(&app, &mut response, trace, &keep_alive);
     route.meters().first_byte.record(started.elapsed().as_secs_f64());
@@ -66,7 +70,8 @@ pub(crate) async fn serve(
         // Nothing follows the head, whatever it says of the length (RFC 9110 §9.3.2).
         *response.body_mut() = ResponseBody::empty();
     }
-    response.body_mut().record(Record { started, trace, method, active, status: status.as_u16() });
+    watched.answer(status.as_u16(), failed, response.body());
+    response.body_mut().record(Record { started, trace, method, active, status: status.as_u16(), watched });
     response
 }
 
@@ -151,14 +156,19 @@ async fn handle(
     route: &'static Route,
     parameters: Result<Parameters>,
     request: Request,
-    read_to_end: ReadToEnd,
+    here: Circumstances,
+    watched: &mut Watched,
     standing: &mut Option<Standing>,
 ) -> Result<Response> {
     if !route.while_draining() {
         app.service.health.refuse_while_draining()?;
     }
     let (parts, body) = request.into_parts();
-    let caller = credentials::admitted(&app, route, &parts).await?;
+    watched.about(&parameters);
+    watched.admit().await?;
+    let caller = credentials::admitted(&app, route, &parts, here).await?;
+    watched.acts(&caller);
+    caller.principal.enter(route.action)?;
     if !route.while_draining() {
         *standing = app.service.limiter.request(&caller.principal).await;
         standing.map_or(Ok(()), |standing| standing.admit())?;
@@ -166,10 +176,11 @@ async fn handle(
     if route.action == Action::Write {
         app.service.limiter.settle_quota(&caller.principal).await?;
     }
+    watched.receive(&parts.method, &body);
     let signed = caller.signed.is_some();
-    let body = RequestBody::new(body, app.pace, read_to_end);
-    let call = Call::new(app, caller, parts, parameters?, body)?;
-    let mut answer = (route.handler)(call).await?;
+    let body = RequestBody::new(body, app.pace, watched.read_to_end());
+    let call = Call::new(app, caller, parts, parameters?, body, watched.context())?;
+    let mut answer = watched.within((route.handler)(call)).await?;
     if signed {
         // Whoever has the URL has the right: it is neither to be kept on the way nor told to other sites.
         let headers = answer.headers_mut();

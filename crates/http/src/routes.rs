@@ -5,8 +5,8 @@ use crate::call::{Call, Parameters};
 use crate::metrics::Meters;
 use crate::render::Response;
 use crate::{
-    App, archives, buckets, files, links, live, pipeline, resumable, sign, system, tokens, tus, uploads, ws,
-    zip,
+    App, archives, audit, buckets, files, links, live, pipeline, resumable, sign, system, tokens, tus,
+    uploads, watched, ws, zip,
 };
 use axum::http::Method;
 use carrack_domain::error::Fact;
@@ -30,6 +30,8 @@ pub(crate) struct Route {
     pub(crate) path: &'static str,
     /// What has to be allowed; nothing but `Public` is reached without credentials.
     pub(crate) action: Action,
+    /// What it is called in the audit log; `None`: it is not recorded.
+    pub(crate) recorded: Option<&'static str>,
     /// What a URL of it may be signed for.
     pub(crate) signed: Option<Purpose>,
     pub(crate) handler: Handler,
@@ -56,6 +58,7 @@ macro_rules! routes {
                 methods: methods!($methods),
                 path: $path,
                 action: Action::$action,
+                recorded: watched::action(methods!($methods), $path),
                 signed: signable($path),
                 handler: |call| Box::pin($handler(call)),
                 meters: OnceLock::new(),
@@ -95,8 +98,8 @@ macro_rules! methods {
     (OPTIONS) => {
         &[Method::OPTIONS]
     };
-    ([HEAD PATCH DELETE POST]) => {
-        &[Method::HEAD, Method::PATCH, Method::DELETE, Method::POST]
+    (HEAD) => {
+        &[Method::HEAD]
     };
 }
 
@@ -152,7 +155,10 @@ routes! {
     OPTIONS "/v1/tus/" Public tus::options;
     POST "/v1/tus/" Write tus::collection;
     OPTIONS "/v1/tus/{id}" Public tus::options;
-    [HEAD PATCH DELETE POST] "/v1/tus/{id}" Write tus::resource;
+    HEAD "/v1/tus/{id}" Write tus::resource;
+    PATCH "/v1/tus/{id}" Write tus::resource;
+    DELETE "/v1/tus/{id}" Write tus::resource;
+    POST "/v1/tus/{id}" Write tus::resource;
     [GET HEAD] "/v1/zip/{bucket}" Archive zip::get;
     GET "/v1/archives" Archive archives::list;
     POST "/v1/archives" Archive archives::create;
@@ -164,6 +170,7 @@ routes! {
     [GET HEAD] "/v1/archives/{id}/content" Archive archives::content;
     GET "/v1/archives/{id}/events" Archive live::events;
     GET "/v1/ws" List ws::open;
+    GET "/v1/audit" Admin audit::list;
 }
 
 /// What a resource can be asked to do, found by its path.
@@ -227,6 +234,7 @@ static NOWHERE: Route = Route {
     methods: &[],
     path: "(none)",
     action: Action::Public,
+    recorded: None,
     signed: None,
     handler: |_| {
         Box::pin(async {
@@ -241,6 +249,7 @@ static NO_SUCH_METHOD: Route = Route {
     methods: &[],
     path: "(method)",
     action: Action::Public,
+    recorded: None,
     signed: None,
     handler: |call| {
         Box::pin(async move {
@@ -285,6 +294,15 @@ mod tests {
             }
         }
         assert_eq!(documented, served);
+    }
+
+    #[test]
+    fn every_route_but_these_is_recorded() {
+        let probes = ["/livez", "/readyz", "/openapi.json", "/docs", "/docs/", "/docs/{*rest}"];
+        for route in ROUTES.iter() {
+            let silent = probes.contains(&route.path) || route.methods == [Method::OPTIONS];
+            assert_eq!(route.recorded.is_none(), silent, "{}", route.path);
+        }
     }
 
     #[test]

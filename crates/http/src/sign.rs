@@ -38,6 +38,7 @@ pub(crate) async fn sign(mut call: Call) -> Result<Response> {
         _ => return Err(Error::new(Code::InvalidRequest, "method is one of GET, HEAD and PUT.")),
     };
     let path = files::path_of(&place.bucket, &place.key);
+    call.about(&place);
     let share = authorize::<ShareFile>(&call.principal, place)?;
     let terms = Terms {
         expires_in: wished.expires_in.map(Duration::from_secs),

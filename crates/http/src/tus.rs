@@ -128,7 +128,9 @@ pub(crate) async fn create(call: Call) -> Result<Response> {
     let metadata = Metadata::parse(echo.metadata.as_deref().unwrap_or(""))?;
     let concat = Concat::parse(echo.concat.as_deref())?;
     let id = call.app.service.uploads.name();
-    let grant = authorize::<WriteFile>(&call.principal, target(&metadata, id)?)?;
+    let place = target(&metadata, id)?;
+    call.about(&place);
+    let grant = authorize::<WriteFile>(&call.principal, place)?;
     let mut new = NewAppend {
         length: None,
         partial: matches!(concat, Concat::Partial),

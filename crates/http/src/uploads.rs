@@ -29,6 +29,7 @@ use carrack_service::upload::{NewUpload, UploadStatus};
 pub(crate) async fn create(mut call: Call) -> Result<Response> {
     let wished: CreateUpload = call.json().await?;
     let place = FileRef { bucket: BucketName::parse(&wished.bucket)?, key: Key::parse(&wished.key)? };
+    call.about(&place);
     let grant = authorize::<WriteFile>(&call.principal, place)?;
     let only_create = match wished.if_none_match.as_deref() {
         None => false,

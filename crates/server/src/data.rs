@@ -100,29 +100,36 @@ fn write_secret(folder: &Path, name: &str, text: &str) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+const SIGNING_KEYS: &str = "signing-keys";
+
 /// The keys that the folder has, for where the settings have none: read from its file, which the first start makes.
 pub(crate) fn signing_keys(folder: &Path, entropy: &dyn Entropy) -> Result<Vec<Secret>, String> {
-    const NAME: &str = "signing-keys";
-    let path = folder.join(NAME);
+    if let Some(keys) = present_signing_keys(folder)? {
+        return Ok(keys);
+    }
+    let path = folder.join(SIGNING_KEYS);
     let shown = path.display();
-    let text = match read(&path).map_err(|error| format!("cannot read the signing keys {shown}: {error}"))? {
-        Some(text) => text,
-        None => {
-            let (mut kid, mut secret) = ([0; 4], [0; 32]);
-            entropy.fill(&mut kid);
-            entropy.fill(&mut secret);
-            let line = format!("{} {}", hex(&kid), hex(&secret));
-            write_secret(folder, NAME, &line)
-                .map_err(|error| format!("cannot write the signing keys {shown}: {error}"))?;
-            tracing::info!(path = %shown, "made a signing key; it is in this file");
-            line
-        }
-    };
+    let (mut kid, mut secret) = ([0; 4], [0; 32]);
+    entropy.fill(&mut kid);
+    entropy.fill(&mut secret);
+    let made = Secret { kid: hex(&kid), secret: hex(&secret) };
+    write_secret(folder, SIGNING_KEYS, &format!("{} {}", made.kid, made.secret))
+        .map_err(|error| format!("cannot write the signing keys {shown}: {error}"))?;
+    tracing::info!(path = %shown, "made a signing key; it is in this file");
+    Ok(vec![made])
+}
+
+/// The keys that the folder has; `None` when it has no file of them.
+pub(crate) fn present_signing_keys(folder: &Path) -> Result<Option<Vec<Secret>>, String> {
+    let path = folder.join(SIGNING_KEYS);
+    let shown = path.display();
+    let text = read(&path).map_err(|error| format!("cannot read the signing keys {shown}: {error}"))?;
+    let Some(text) = text else { return Ok(None) };
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let keys = lines.map(|line| {
         let (kid, secret) = line.split_once(' ')?;
         Some(Secret { kid: kid.to_owned(), secret: secret.trim().to_owned() })
     });
-    keys.collect::<Option<Vec<_>>>()
-        .ok_or_else(|| format!("the signing keys {shown} have a line that is not \"KID SECRET\""))
+    let keys = keys.collect::<Option<Vec<_>>>();
+    keys.map(Some).ok_or_else(|| format!("the signing keys {shown} have a line that is not \"KID SECRET\""))
 }

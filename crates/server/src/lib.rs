@@ -1,5 +1,7 @@
 //! Configuration, telemetry, lifecycle, wiring: the one room that knows all the others.
 
+mod audit;
+mod checkpoints;
 mod config;
 mod data;
 mod jwks;
@@ -10,6 +12,8 @@ mod system;
 mod telemetry;
 mod tls;
 
+pub use audit::{AuditLog, ExportQuery};
+pub use carrack_domain::audit::verify::Report;
 pub use config::{Config, ConfigError, DEFAULTS, Flags};
 use std::process::ExitCode;
 

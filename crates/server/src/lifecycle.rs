@@ -1,5 +1,6 @@
 //! From settings to a serving process and back: open the rooms, recover, serve, drain, close.
 
+use crate::checkpoints::CheckpointFile;
 use crate::config::{CatalogKind, Config, Flags, StorageKind};
 use crate::data::{self, DataFolder};
 use crate::recorder::Metrics;
@@ -7,11 +8,12 @@ use crate::reload::{self, Reload};
 use crate::system::{SystemClock, SystemEntropy};
 use crate::{jwks, telemetry, tls};
 use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
+use carrack_domain::Clock;
 use carrack_domain::policy::AddressRange;
 use carrack_http::{App, Proxies};
-use carrack_service::access;
 use carrack_service::facts::Facts;
 use carrack_service::{Core, Limits, Service};
+use carrack_service::{access, audit};
 use carrack_state::MemoryState;
 use carrack_storage::{LocalOptions, LocalStore, Storage};
 use carrack_transport::Tls;
@@ -67,6 +69,7 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     background.spawn(reconcile(rooms.service.clone(), idle.clone()));
     background.spawn(rooms.service.jobs.clone().run(idle.clone()));
     background.spawn(rooms.service.limiter.clone().run(idle.clone()));
+    background.spawn(rooms.service.audit.clone().run(idle.clone()));
     background.spawn(upkeep(metrics.clone(), idle.clone()));
     let reloading =
         Reload { flags, data: config.data.clone(), tls: tls.clone(), service: rooms.service.clone() };
@@ -95,6 +98,9 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     rooms.tasks.close();
     if tokio::time::timeout(BOOKKEEPING_GRACE, rooms.tasks.wait()).await.is_err() {
         tracing::warn!(tasks = rooms.tasks.len(), "stopping although uploads are still being tidied up");
+    }
+    if let Err(error) = rooms.service.audit.close().await {
+        tracing::error!(error = error.chain(), "the last records of the audit log are lost");
     }
     rooms
         .catalog
@@ -181,7 +187,13 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         },
         tasks: tasks.clone(),
     };
-    let service = Service::new(core, access, config.limits.settings());
+    let audit = audit::Options {
+        enabled: config.audit.enabled,
+        keep: Some(config.audit.keep).filter(|keep| !keep.is_zero()),
+        checkpoint_every: config.audit.checkpoint_every,
+        sinks: vec![Arc::new(CheckpointFile::open(config.audit.file(&folder.path))?)],
+    };
+    let service = Service::new(core, access, config.limits.settings(), audit);
     let service = Arc::new(service.map_err(|error| format!("cannot start workers: {}", error.chain()))?);
     service.maintenance.recover().await.map_err(|error| format!("recovery failed: {}", error.chain()))?;
     service
@@ -228,7 +240,8 @@ async fn open_catalog(
                 refuse_bytes_without_catalog(folder, storage).await?;
             }
             let readers = std::thread::available_parallelism().map_or(4, |n| n.get().max(2) * 2);
-            let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE };
+            let audit = config.audit.enabled.then(|| Arc::new(SystemClock) as Arc<dyn Clock>);
+            let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE, audit };
             Ok(Arc::new(SqliteCatalog::open(options).map_err(|error| error.to_string())?))
         }
     }

@@ -40,7 +40,10 @@ impl Reload {
                 tls::reload(tls.clone()).await;
             }
             match self.settings() {
-                Ok(()) => tracing::info!("SIGHUP: the limits and the signing keys were read again"),
+                Ok(()) => {
+                    self.service.audit.note("settings.read", "SIGHUP");
+                    tracing::info!("SIGHUP: the limits and the signing keys were read again");
+                }
                 Err(problem) => {
                     tracing::error!(
                         problem,

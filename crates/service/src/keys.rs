@@ -4,11 +4,14 @@
 //! *Separation.* A key's secret signs nothing itself: for each [`Purpose`] a key of its own is derived from it
 //! (HKDF-SHA-256, RFC 5869, no salt, `carrack/v1/PURPOSE` as info, 32 bytes), so that nothing signed for one purpose is
 //! good for another. *Form.* A sealed text is `cs1.KID.PAYLOAD.MAC`: payload and MAC are base64url without padding, the
-//! MAC is HMAC-SHA-256 over the purpose, the key's id, the context and the payload as they were received.
+//! MAC is HMAC-SHA-256 over the purpose, the key's id, the context and the payload as they were received. *Checkpoints* of
+//! the audit log are signed with Ed25519, so that others can check them: the key derived for that purpose is the seed.
 
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use aws_lc_rs::{hkdf, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use carrack_domain::audit::checkpoint::{Checkpoint, Signature};
 use carrack_domain::{Code, Error, Result};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -36,10 +39,13 @@ pub enum Purpose {
     Unlock,
     /// Tokens of others that know the derived key.
     Jwt,
+    /// Checkpoints of the audit log.
+    Audit,
 }
 
 impl Purpose {
-    const ALL: [Purpose; 5] = [Purpose::Part, Purpose::File, Purpose::Link, Purpose::Unlock, Purpose::Jwt];
+    const ALL: [Purpose; 6] =
+        [Purpose::Part, Purpose::File, Purpose::Link, Purpose::Unlock, Purpose::Jwt, Purpose::Audit];
 
     /// Its name in the derivation.
     const fn name(self) -> &'static str {
@@ -49,6 +55,7 @@ impl Purpose {
             Purpose::Link => "link",
             Purpose::Unlock => "unlock",
             Purpose::Jwt => "jwt",
+            Purpose::Audit => "audit",
         }
     }
 }
@@ -67,6 +74,7 @@ struct Key {
     kid: String,
     macs: [hmac::Key; Purpose::ALL.len()],
     jwt: [u8; 32],
+    audit: Ed25519KeyPair,
 }
 
 /// See the module's documentation.
@@ -128,6 +136,33 @@ impl KeyRing {
         };
         key.map(|key| key.jwt)
     }
+
+    /// The id of the key that signs, and its signature of what `prepare` makes with that id.
+    pub fn sign_checkpoint(&self, prepare: impl FnOnce(String) -> Checkpoint) -> Result<Checkpoint> {
+        let keys = self.keys();
+        let key = keys.first().ok_or_else(|| Error::broken("a ring without keys"))?;
+        let mut checkpoint = prepare(key.kid.clone());
+        let signature = key.audit.sign(&checkpoint.message());
+        let bytes = signature.as_ref().try_into().map_err(|_| Error::broken("an odd signature"))?;
+        checkpoint.signature = Signature(bytes);
+        Ok(checkpoint)
+    }
+
+    /// What others check checkpoints with: the id and the Ed25519 public key of each key.
+    pub fn audit_keys(&self) -> Vec<(String, [u8; 32])> {
+        let public = |key: &Key| Some((key.kid.clone(), key.audit.public_key().as_ref().try_into().ok()?));
+        self.keys().iter().filter_map(public).collect()
+    }
+}
+
+/// Whether a checkpoint was signed by the key that this is the public half of.
+pub fn is_signed_by(checkpoint: &Checkpoint, public: &[u8; 32]) -> bool {
+    UnparsedPublicKey::new(&ED25519, public).verify(&checkpoint.message(), &checkpoint.signature.0).is_ok()
+}
+
+/// The id of the key that a sealed text names.
+pub fn kid(sealed: &str) -> &str {
+    sealed.strip_prefix(SEALED).and_then(|rest| rest.split('.').next()).unwrap_or("")
 }
 
 /// What is said of every signature that is not ours, whatever is wrong with it.
@@ -188,7 +223,8 @@ fn derive(secret: &Secret) -> Option<Key> {
         derived[purpose as usize] = of(purpose)?;
     }
     let macs = derived.map(|bytes| hmac::Key::new(hmac::HMAC_SHA256, &bytes));
-    Some(Key { kid: secret.kid.clone(), macs, jwt: derived[Purpose::Jwt as usize] })
+    let audit = Ed25519KeyPair::from_seed_unchecked(&derived[Purpose::Audit as usize]).ok()?;
+    Some(Key { kid: secret.kid.clone(), macs, jwt: derived[Purpose::Jwt as usize], audit })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod archive;
+pub mod audit;
 pub mod bucket;
 pub mod download;
 pub mod facts;
@@ -83,7 +84,7 @@ impl Core {
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        match self.tasks.spawn(work).await {
+        match self.tasks.spawn(carrack_catalog::audit::carried(work)).await {
             Ok(result) => result,
             Err(error) => Err(carrack_domain::Error::internal("task", error)),
         }
@@ -110,6 +111,8 @@ pub struct Service {
     pub archives: archive::Archives,
     /// The workers.
     pub jobs: Arc<job::Jobs>,
+    /// Who did what.
+    pub audit: Arc<audit::Trail>,
     /// Whether it works.
     pub health: health::Health,
     /// What happens without being asked.
@@ -118,7 +121,12 @@ pub struct Service {
 
 impl Service {
     /// The product over these rooms; `internal` when threads cannot be started.
-    pub fn new(core: Core, access: access::Options, limits: limit::Settings) -> Result<Service> {
+    pub fn new(
+        core: Core,
+        access: access::Options,
+        limits: limit::Settings,
+        audit: audit::Options,
+    ) -> Result<Service> {
         let core = Arc::new(core);
         let access = Arc::new(access::Access::new(core.clone(), access));
         let desk = Arc::new(job::Desk::default());
@@ -141,6 +149,7 @@ impl Service {
             limiter: Arc::new(limit::Limiter::new(core.clone(), limits)),
             archives: archive::Archives::new(core.clone(), manifests, desk, pool),
             jobs,
+            audit: Arc::new(audit::Trail::new(core.clone(), access.clone(), audit)),
             access,
             health: health::Health::new(core),
             maintenance,

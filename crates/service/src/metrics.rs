@@ -43,6 +43,13 @@ pub const ORPHANS: &str = "carrack_storage_orphans_total";
 /// Bytes that can still be stored.
 pub const FREE_BYTES: &str = "carrack_storage_free_bytes";
 
+/// Requests that were refused because nothing could be recorded.
+pub const AUDIT_REFUSED: &str = "carrack_audit_refused_total";
+/// Writes of records or checkpoints that failed; what was to be written is written later.
+pub const AUDIT_FAILURES: &str = "carrack_audit_failures_total";
+/// When it was last made sure that everything recorded until then has a checkpoint.
+pub const AUDIT_CHECKPOINT: &str = "carrack_audit_checkpoint_timestamp_seconds";
+
 /// Registers help texts and units with the installed recorder.
 pub fn describe() {
     describe_counter!(UPLOADS, "Uploads that ended, by kind and result.");
@@ -65,4 +72,7 @@ pub fn describe() {
     describe_gauge!(RECORDS_WITHOUT_DATA, "Records whose bytes are missing; must be 0.");
     describe_counter!(ORPHANS, "Stored bytes without a record, found and deleted.");
     describe_gauge!(FREE_BYTES, Unit::Bytes, "Bytes that can still be stored.");
+    describe_counter!(AUDIT_REFUSED, "Requests refused because nothing could be recorded.");
+    describe_counter!(AUDIT_FAILURES, "Writes of audit records or checkpoints that failed.");
+    describe_gauge!(AUDIT_CHECKPOINT, Unit::Seconds, "When the audit log was last known to be signed.");
 }

@@ -11,6 +11,7 @@
 
 mod appends;
 mod archives;
+mod audit;
 mod blobs;
 mod buckets;
 mod files;
@@ -36,7 +37,7 @@ use std::time::Duration;
 /// A moment all tests agree on.
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// Runs everything. `make` gives a new, empty catalog each time.
+/// Runs everything. `make` gives a new, empty catalog each time, which keeps an audit log.
 pub async fn run(make: impl AsyncFn() -> Arc<dyn Catalog>) {
     buckets::life(&*make().await).await;
     buckets::generations_never_repeat(&*make().await).await;
@@ -87,6 +88,11 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn Catalog>) {
     archives::leases_end(&*make().await).await;
     archives::packs(&*make().await).await;
     archives::one_taker_each(make().await).await;
+    audit::changes(&*make().await).await;
+    audit::other_changes(&*make().await).await;
+    audit::pages(&*make().await).await;
+    audit::retention(&*make().await).await;
+    audit::at_once(make().await).await;
     model::accounts_never_drift(&*make().await).await;
     races::one_creator_wins(make().await).await;
     races::one_finisher_begins(make().await).await;

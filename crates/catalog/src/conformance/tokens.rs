@@ -7,7 +7,7 @@ fn token_id(number: u8) -> TokenId {
     TokenId::from_bytes([number; 16])
 }
 
-fn token(number: u8, expires_at: Option<Timestamp>) -> Token {
+pub(super) fn token(number: u8, expires_at: Option<Timestamp>) -> Token {
     let id = token_id(number);
     Token {
         hash: [number; 32],
@@ -26,7 +26,7 @@ fn token(number: u8, expires_at: Option<Timestamp>) -> Token {
     }
 }
 
-fn session(number: u8, parent: u8) -> Token {
+pub(super) fn session(number: u8, parent: u8) -> Token {
     Token { parent: Some(token_id(parent)), carrier: Carrier::Cookie, ..token(number, None) }
 }
 

@@ -5,6 +5,7 @@
 
 mod appends;
 mod archives;
+mod audit;
 mod blobs;
 mod buckets;
 mod encodings;
@@ -22,22 +23,26 @@ mod tokens;
 mod uploads;
 mod writer;
 
+use crate::audit::{AuditBlock, AuditCatalog, AuditPage, AuditQuery, Position, present};
 use crate::{
     Announced, ArchiveCatalog, Catalog, ChunkList, Claim, Committed, Encoding, Finish, ListQuery, Listing,
-    NewFile, NewPack, Outcome, Partial, Taken, Visit,
+    NewFile, NewPack, Origin, Outcome, Partial, Taken, Visit,
 };
 use async_trait::async_trait;
+pub use audit::AuditFile;
 use carrack_domain::access::FileRef;
 use carrack_domain::archive::{Archive, Content};
+use carrack_domain::audit::chain::Head;
+use carrack_domain::audit::{Change, Lines};
 use carrack_domain::digest::Piece;
 use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
 use carrack_domain::job::{JobFailure, JobWish, Progress};
 use carrack_domain::link::{Link, LinkClaim};
-use carrack_domain::token::Token;
+use carrack_domain::token::{Carrier, Token};
 use carrack_domain::upload::{StoredExtent, Upload};
 use carrack_domain::{
-    ArchiveId, BlobId, BucketName, ClaimId, Code, EncodingId, Error, Key, KeyPrefix, LinkId, Result,
+    ArchiveId, BlobId, BucketName, ClaimId, Clock, Code, EncodingId, Error, Key, KeyPrefix, LinkId, Result,
     Timestamp, TokenId, UploadId,
 };
 use error::Done;
@@ -53,7 +58,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// How to open a [`SqliteCatalog`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SqliteOptions {
     /// The database file; made when it is missing, in a directory that exists.
     pub path: PathBuf,
@@ -62,13 +67,15 @@ pub struct SqliteOptions {
     pub readers: usize,
     /// Changes that may wait for the writer; callers beyond that wait to be let into the queue. At least 1.
     pub queue: usize,
+    /// What the audit log takes its times from; `None`: nothing is recorded in it.
+    pub audit: Option<Arc<dyn Clock>>,
 }
 
 /// The catalog in a SQLite database: see the module's documentation.
 pub struct SqliteCatalog {
     readers: Readers,
     /// `None` once the catalog is closed.
-    queue: Mutex<Option<mpsc::Sender<Box<dyn writer::Command>>>>,
+    sender: Mutex<Option<mpsc::Sender<Box<dyn writer::Command>>>>,
     shared: Arc<writer::Shared>,
     /// Held while closing, so that a second `close` waits for the first.
     thread: tokio::sync::Mutex<Option<JoinHandle<Result<()>>>>,
@@ -79,6 +86,8 @@ impl SqliteCatalog {
     /// 2 s: after an unclean stop it checks the database when that is small enough.
     pub fn open(options: SqliteOptions) -> Result<SqliteCatalog, OpenError> {
         let connection = open::writer(&options.path)?;
+        let journal = audit::Journal::open(&connection, options.audit)
+            .map_err(|error| OpenError::Damaged { path: options.path.clone(), reason: error.chain() })?;
         let readers = Readers::open(&options.path, options.readers)?;
         let (queue, receiver) = mpsc::channel(options.queue.max(1));
         let shared = Arc::new(writer::Shared::default());
@@ -86,12 +95,12 @@ impl SqliteCatalog {
             .name("catalog-writer".to_owned())
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || writer::run(connection, receiver, shared)
+                move || writer::run(connection, journal, receiver, shared)
             })
             .map_err(|error| OpenError::io(&options.path, &error))?;
         Ok(SqliteCatalog {
             readers,
-            queue: Mutex::new(Some(queue)),
+            sender: Mutex::new(Some(queue)),
             shared,
             thread: tokio::sync::Mutex::new(Some(thread)),
         })
@@ -103,14 +112,48 @@ impl SqliteCatalog {
     }
 
     fn sender(&self) -> Result<mpsc::Sender<Box<dyn writer::Command>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(stopping)
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(stopping)
     }
 
-    /// Queues a change, and waits until it is on disk.
+    /// Queues a change that is bookkeeping, and waits until it is on disk.
     async fn write<T: Send + 'static>(
         &self,
         operation: &'static str,
         change: impl FnOnce(&Connection) -> Done<T> + Send + 'static,
+    ) -> Result<T> {
+        self.queue(operation, move |c, _| change(c)).await
+    }
+
+    /// Queues a change, and its record, and waits until both are on disk.
+    async fn change<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        record: Change,
+        change: impl FnOnce(&Connection) -> Done<T> + Send + 'static,
+    ) -> Result<T> {
+        self.changes(operation, move |_| vec![record], change).await
+    }
+
+    /// As [`SqliteCatalog::change`], when what there is to be recorded shows only then.
+    async fn changes<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        records: impl FnOnce(&T) -> Vec<Change> + Send + 'static,
+        change: impl FnOnce(&Connection) -> Done<T> + Send + 'static,
+    ) -> Result<T> {
+        let by = present();
+        self.queue(operation, move |c, journal| {
+            let done = change(c)?;
+            journal.note(by.as_deref(), &records(&done));
+            Ok(done)
+        })
+        .await
+    }
+
+    async fn queue<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        change: impl FnOnce(&Connection, &mut audit::Journal) -> Done<T> + Send + 'static,
     ) -> Result<T> {
         measured(operation, async {
             let (reply, answer) = oneshot::channel();
@@ -157,7 +200,7 @@ async fn measured<T>(operation: &'static str, work: impl Future<Output = Result<
 impl Drop for SqliteCatalog {
     fn drop(&mut self) {
         self.readers.clear();
-        drop(self.queue.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.sender.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(thread) = self.thread.get_mut().take()
             && !matches!(thread.join(), Ok(Ok(())))
         {
@@ -175,7 +218,7 @@ impl Catalog for SqliteCatalog {
         now: Timestamp,
     ) -> Result<(Bucket, Outcome)> {
         let (name, settings) = (name.clone(), settings.clone());
-        self.write("put_bucket", move |c| buckets::put(c, &name, &settings, now)).await
+        self.changes("put_bucket", bucket_put, move |c| buckets::put(c, &name, &settings, now)).await
     }
 
     async fn bucket(&self, name: &BucketName) -> Result<Bucket> {
@@ -188,7 +231,8 @@ impl Catalog for SqliteCatalog {
 
     async fn delete_bucket(&self, name: &BucketName) -> Result<()> {
         let name = name.clone();
-        self.write("delete_bucket", move |c| buckets::delete(c, &name)).await
+        let record = Change::new("bucket.delete").of_bucket(&name);
+        self.change("delete_bucket", record, move |c| buckets::delete(c, &name)).await
     }
 
     async fn generation(&self, bucket: &BucketName) -> Result<u64> {
@@ -210,8 +254,9 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn commit_file(&self, file: NewFile) -> Result<Committed> {
+        let record = file_put(&file.origin);
         let work = move |c: &Connection| owners::bounded(c, &file.created_by, || files::commit(c, &file));
-        self.write("commit_file", work).await
+        self.changes("commit_file", record, work).await
     }
 
     async fn delete_file(
@@ -221,12 +266,14 @@ impl Catalog for SqliteCatalog {
         precondition: &Precondition,
     ) -> Result<Option<BlobId>> {
         let (bucket, key, precondition) = (bucket.clone(), key.clone(), precondition.clone());
-        self.write("delete_file", move |c| files::delete(c, &bucket, &key, &precondition)).await
+        let record = Change::new("file.delete").of_file(&bucket, &key);
+        self.change("delete_file", record, move |c| files::delete(c, &bucket, &key, &precondition)).await
     }
 
     async fn expire_file(&self, bucket: &BucketName, key: &Key, before: Timestamp) -> Result<Option<BlobId>> {
         let (bucket, key) = (bucket.clone(), key.clone());
-        self.write("expire_file", move |c| files::expire(c, &bucket, &key, before)).await
+        let record = Change::new("file.expire").of_file(&bucket, &key);
+        self.change("expire_file", record, move |c| files::expire(c, &bucket, &key, before)).await
     }
 
     async fn check_quota(&self, bucket: &BucketName, key: &Key, bytes: u64) -> Result<()> {
@@ -248,8 +295,9 @@ impl Catalog for SqliteCatalog {
 
     async fn create_upload(&self, upload: &Upload) -> Result<()> {
         let upload = upload.clone();
+        let record = upload_create(&upload);
         let work = move |c: &Connection| owners::bounded(c, &upload.owner, || uploads::create(c, &upload));
-        self.write("create_upload", work).await
+        self.change("create_upload", record, work).await
     }
 
     async fn upload(&self, id: &UploadId) -> Result<Upload> {
@@ -267,7 +315,9 @@ impl Catalog for SqliteCatalog {
 
     async fn record_extent(&self, id: &UploadId, extent: &StoredExtent, expires_at: Timestamp) -> Result<()> {
         let (id, extent) = (*id, extent.clone());
-        self.write("record_extent", move |c| uploads::record_extent(c, &id, &extent, expires_at)).await
+        let record = of_bytes("upload.part", &id, &extent.piece);
+        self.change("record_extent", record, move |c| uploads::record_extent(c, &id, &extent, expires_at))
+            .await
     }
 
     async fn extents(&self, id: &UploadId) -> Result<Vec<StoredExtent>> {
@@ -288,13 +338,17 @@ impl Catalog for SqliteCatalog {
 
     async fn append(&self, id: &UploadId, epoch: u64, piece: &Piece, expires_at: Timestamp) -> Result<()> {
         let (id, piece) = (*id, piece.clone());
+        let record = of_bytes("upload.append", &id, &piece);
         let append = move |c: &Connection| appends::append(c, &id, epoch, &piece, expires_at);
-        self.write("append", move |c| owners::bounded_by_upload(c, &id, || append(c))).await
+        self.change("append", record, move |c| owners::bounded_by_upload(c, &id, || append(c))).await
     }
 
     async fn create_joined(&self, upload: &Upload, partials: &[UploadId]) -> Result<UploadId> {
         let (upload, partials) = (upload.clone(), partials.to_vec());
-        self.write("create_joined", move |c| joins::create(c, &upload, &partials)).await
+        let (id, record) = (upload.id, upload_create(&upload).detail("joins others"));
+        // When there is one already nothing is made.
+        let record = move |made: &UploadId| if *made == id { vec![record] } else { Vec::new() };
+        self.changes("create_joined", record, move |c| joins::create(c, &upload, &partials)).await
     }
 
     async fn partials(&self, joined: &UploadId) -> Result<Vec<Partial>> {
@@ -327,11 +381,14 @@ impl Catalog for SqliteCatalog {
 
     async fn delete_upload(&self, id: &UploadId) -> Result<()> {
         let id = *id;
-        self.write("delete_upload", move |c| uploads::delete(c, &id)).await
+        let record = Change::new("upload.delete").of(id);
+        self.change("delete_upload", record, move |c| uploads::delete(c, &id)).await
     }
 
     async fn expire_uploads(&self, now: Timestamp, limit: usize) -> Result<Vec<UploadId>> {
-        self.write("expire_uploads", move |c| uploads::expire(c, now, limit)).await
+        let record =
+            |gone: &Vec<UploadId>| gone.iter().map(|id| Change::new("upload.expire").of(id)).collect();
+        self.changes("expire_uploads", record, move |c| uploads::expire(c, now, limit)).await
     }
 
     async fn has_upload(&self, id: &UploadId) -> Result<bool> {
@@ -386,7 +443,8 @@ impl Catalog for SqliteCatalog {
 
     async fn create_token(&self, token: &Token) -> Result<()> {
         let token = token.clone();
-        self.write("create_token", move |c| tokens::create(c, &token)).await
+        let record = of_token(&token, "token.create", "session.create");
+        self.change("create_token", record, move |c| tokens::create(c, &token)).await
     }
 
     async fn token_by_hash(&self, hash: &[u8; 32]) -> Result<Token> {
@@ -403,7 +461,10 @@ impl Catalog for SqliteCatalog {
 
     async fn delete_token(&self, id: &TokenId) -> Result<Vec<Token>> {
         let id = *id;
-        self.write("delete_token", move |c| tokens::delete(c, &id)).await
+        let record = |gone: &Vec<Token>| {
+            gone.iter().map(|token| of_token(token, "token.delete", "session.delete")).collect()
+        };
+        self.changes("delete_token", record, move |c| tokens::delete(c, &id)).await
     }
 
     async fn expire_tokens(&self, now: Timestamp) -> Result<u64> {
@@ -412,7 +473,8 @@ impl Catalog for SqliteCatalog {
 
     async fn create_link(&self, link: &Link) -> Result<()> {
         let link = link.clone();
-        self.write("create_link", move |c| links::create(c, &link)).await
+        let record = Change::new("link.create").of(link.id).of_file(&link.file.bucket, &link.file.key);
+        self.change("create_link", record, move |c| links::create(c, &link)).await
     }
 
     async fn link(&self, id: &LinkId) -> Result<Link> {
@@ -426,12 +488,14 @@ impl Catalog for SqliteCatalog {
 
     async fn revoke_link(&self, id: &LinkId, now: Timestamp) -> Result<()> {
         let id = *id;
-        self.write("revoke_link", move |c| links::revoke(c, &id, now)).await
+        let record = Change::new("link.revoke").of(id);
+        self.change("revoke_link", record, move |c| links::revoke(c, &id, now)).await
     }
 
     async fn use_link(&self, id: &LinkId, claim: Option<&LinkClaim>, now: Timestamp) -> Result<()> {
         let (id, claim) = (*id, claim.cloned());
-        self.write("use_link", move |c| links::take_use(c, &id, claim.as_ref(), now)).await
+        let record = Change::new("link.use").of(id);
+        self.change("use_link", record, move |c| links::take_use(c, &id, claim.as_ref(), now)).await
     }
 
     async fn claim(&self, link: &LinkId, id: &ClaimId) -> Result<LinkClaim> {
@@ -465,7 +529,7 @@ impl Catalog for SqliteCatalog {
             // already accepted are written by the thread, which then ends.
             self.readers.close().await;
             self.shared.in_order.store(true, Ordering::Release);
-            drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+            drop(self.sender.lock().unwrap_or_else(PoisonError::into_inner).take());
             let Some(thread) = thread.take() else { return Ok(()) };
             tokio::task::spawn_blocking(move || thread.join())
                 .await
@@ -490,7 +554,8 @@ impl ArchiveCatalog for SqliteCatalog {
 
     async fn commit_archive(&self, archive: &Archive) -> Result<()> {
         let archive = archive.clone();
-        self.write("commit_archive", move |c| archives::commit(c, &archive)).await
+        let record = Change::new("archive.create").of(archive.id).bytes(archive.bytes);
+        self.change("commit_archive", record, move |c| archives::commit(c, &archive)).await
     }
 
     async fn archive(&self, id: &ArchiveId) -> Result<Archive> {
@@ -510,7 +575,8 @@ impl ArchiveCatalog for SqliteCatalog {
 
     async fn delete_archive(&self, id: &ArchiveId) -> Result<BlobId> {
         let id = *id;
-        self.write("delete_archive", move |c| archives::delete(c, &id)).await
+        let record = Change::new("archive.delete").of(id);
+        self.change("delete_archive", record, move |c| archives::delete(c, &id)).await
     }
 
     async fn expire_archives(
@@ -518,7 +584,10 @@ impl ArchiveCatalog for SqliteCatalog {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<(ArchiveId, Option<BlobId>)>> {
-        self.write("expire_archives", move |c| archives::expire(c, now, limit)).await
+        let record = |gone: &Vec<(ArchiveId, Option<BlobId>)>| {
+            gone.iter().map(|(id, _)| Change::new("archive.expire").of(id)).collect()
+        };
+        self.changes("expire_archives", record, move |c| archives::expire(c, now, limit)).await
     }
 
     async fn forget_prepared(&self, before: Timestamp) -> Result<usize> {
@@ -531,7 +600,13 @@ impl ArchiveCatalog for SqliteCatalog {
 
     async fn move_archive(&self, id: &ArchiveId, wish: JobWish) -> Result<Archive> {
         let id = *id;
-        self.write("move_archive", move |c| archives::wish(c, &id, wish)).await
+        let record = Change::new(match wish {
+            JobWish::Pause => "archive.pause",
+            JobWish::Resume => "archive.resume",
+            JobWish::Cancel => "archive.cancel",
+        })
+        .of(id);
+        self.change("move_archive", record, move |c| archives::wish(c, &id, wish)).await
     }
 
     async fn claim_job(&self, worker: [u8; 16], lease: Duration) -> Result<Option<Claim>> {
@@ -565,7 +640,8 @@ impl ArchiveCatalog for SqliteCatalog {
 
     async fn fail_job(&self, claim: &Claim, failure: &JobFailure) -> Result<()> {
         let (claim, failure) = (claim.clone(), failure.clone());
-        self.write("fail_job", move |c| jobs::fail(c, &claim, &failure)).await
+        let record = Change::new("archive.fail").of(claim.job);
+        self.change("fail_job", record, move |c| jobs::fail(c, &claim, &failure)).await
     }
 
     async fn complete_archive(
@@ -575,7 +651,9 @@ impl ArchiveCatalog for SqliteCatalog {
         manifest: (BlobId, u64),
     ) -> Result<BlobId> {
         let (claim, content) = (claim.clone(), content.clone());
-        self.write("complete_archive", move |c| archives::complete(c, &claim, &content, manifest)).await
+        let record = Change::new("archive.complete").of(claim.job);
+        self.change("complete_archive", record, move |c| archives::complete(c, &claim, &content, manifest))
+            .await
     }
 
     async fn encodings(&self, ids: &[EncodingId]) -> Result<Vec<Option<Encoding>>> {
@@ -614,4 +692,82 @@ impl ArchiveCatalog for SqliteCatalog {
     async fn is_archived(&self, run: &BlobId) -> Result<bool> {
         self.point("is_archived", |c| encodings::is_archived(c, run)).await
     }
+}
+
+#[async_trait]
+impl AuditCatalog for SqliteCatalog {
+    async fn append_audit(&self, lines: Arc<Lines>) -> Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let packed = tokio::task::spawn_blocking(move || audit::pack(&lines))
+            .await
+            .map_err(|error| Error::internal("append_audit", error))??;
+        self.queue("append_audit", move |c, journal| Ok(journal.append(c, &packed)?)).await
+    }
+
+    async fn audit_head(&self) -> Result<Head> {
+        self.point("audit_head", audit::head).await
+    }
+
+    async fn audit_page(
+        &self,
+        query: &AuditQuery,
+        from: Option<Position>,
+        limit: usize,
+    ) -> Result<AuditPage> {
+        let query = query.clone();
+        self.long("audit_page", move |c| audit::page(c, &query, from, limit)).await
+    }
+
+    async fn audit_blocks(&self, after: u64) -> Result<Vec<AuditBlock>> {
+        self.long("audit_blocks", move |c| audit::blocks(c, after)).await
+    }
+
+    async fn audit_older(&self, before: Timestamp) -> Result<Option<Head>> {
+        self.point("audit_older", |c| audit::older(c, before)).await
+    }
+
+    async fn drop_audit(&self, through: u64) -> Result<u64> {
+        self.write("drop_audit", move |c| audit::drop_through(c, through)).await
+    }
+}
+
+fn bucket_put((bucket, outcome): &(Bucket, Outcome)) -> Vec<Change> {
+    vec![Change::new("bucket.put").of_bucket(&bucket.name).detail(outcome.as_str())]
+}
+
+/// The record of a file that is made or replaced, which the upload that brought it goes into.
+fn file_put(origin: &Origin) -> impl FnOnce(&Committed) -> Vec<Change> + use<> {
+    let upload = match origin {
+        Origin::Session(id) => Some(*id),
+        Origin::Whole(upload) => Some(upload.id),
+        Origin::Request | Origin::Copy(_) => None,
+    };
+    move |Committed { file, outcome, .. }| {
+        let mut change = Change::new("file.put").of_file(&file.bucket, &file.key).bytes(file.blob.size);
+        change.version = Some(file.etag().to_string());
+        change.place.id = upload.map(|id| id.to_string());
+        vec![change.detail(outcome.as_str())]
+    }
+}
+
+fn upload_create(upload: &Upload) -> Change {
+    let change =
+        Change::new("upload.create").of(upload.id).of_file(&upload.target.bucket, &upload.target.key);
+    Change { bytes: upload.length(), ..change }
+}
+
+fn of_bytes(action: &'static str, id: &UploadId, piece: &Piece) -> Change {
+    let begins = piece.fragment.end() - piece.len();
+    Change::new(action).of(id).bytes(piece.len()).detail(format!("from byte {begins} on"))
+}
+
+fn of_token(token: &Token, bearer: &'static str, cookie: &'static str) -> Change {
+    let action = match token.carrier {
+        Carrier::Bearer => bearer,
+        Carrier::Cookie => cookie,
+    };
+    let identity = &token.identity;
+    Change::new(action).of(token.id).detail(format!("{} {}", identity.role.as_str(), identity.subject))
 }

@@ -1,5 +1,6 @@
 //! The one thread that writes: it takes what is waiting, commits it once, and only then answers.
 
+use super::audit::Journal;
 use super::error::{Done, Failed, sqlite_error};
 use super::open::set_clean;
 use carrack_domain::{Code, Error, Result};
@@ -17,7 +18,7 @@ const BATCH_MAX: usize = 512;
 /// A change that waits for its turn, then for its commit.
 pub(super) trait Command: Send {
     /// Makes the change; false when it failed and is to be rolled back.
-    fn run(&mut self, connection: &Connection) -> bool;
+    fn run(&mut self, connection: &Connection, journal: &mut Journal) -> bool;
     /// Tells the requester: what `run` came to, or that it was not kept.
     fn answer(self: Box<Self>, lost: Option<&Lost>);
 }
@@ -63,11 +64,11 @@ impl<T, F> Job<T, F> {
 impl<T, F> Command for Job<T, F>
 where
     T: Send,
-    F: FnOnce(&Connection) -> Done<T> + Send,
+    F: FnOnce(&Connection, &mut Journal) -> Done<T> + Send,
 {
-    fn run(&mut self, connection: &Connection) -> bool {
+    fn run(&mut self, connection: &Connection, journal: &mut Journal) -> bool {
         let Some(change) = self.change.take() else { return false };
-        let result = catch_unwind(AssertUnwindSafe(|| change(connection)))
+        let result = catch_unwind(AssertUnwindSafe(|| change(connection, journal)))
             .unwrap_or_else(|_| Err(Failed::Rule(Error::broken("a catalog command panicked"))))
             .map_err(|failed| failed.into_error(self.operation));
         let kept = result.is_ok();
@@ -98,6 +99,7 @@ pub(super) struct Shared {
 /// The thread: runs until every sender is gone and the queue is empty.
 pub(super) fn run(
     connection: Connection,
+    mut journal: Journal,
     mut queue: mpsc::Receiver<Box<dyn Command>>,
     shared: Arc<Shared>,
 ) -> Result<()> {
@@ -110,7 +112,7 @@ pub(super) fn run(
             batch.push_back(next);
         }
         while !batch.is_empty() {
-            transact(&connection, &mut batch, &shared);
+            transact(&connection, &mut journal, &mut batch, &shared);
         }
     }
     finish(connection, shared.in_order.load(Ordering::Acquire))
@@ -118,10 +120,16 @@ pub(super) fn run(
 
 /// One transaction for as much of the batch as goes into it. That is all of it, unless SQLite gives up the whole
 /// transaction over one command; what was not run yet then gets a transaction of its own.
-fn transact(connection: &Connection, batch: &mut VecDeque<Box<dyn Command>>, shared: &Shared) {
+fn transact(
+    connection: &Connection,
+    journal: &mut Journal,
+    batch: &mut VecDeque<Box<dyn Command>>,
+    shared: &Shared,
+) {
     let mut done = Vec::with_capacity(batch.len());
-    let lost = match run_batch(connection, batch, &mut done) {
-        Ok(()) => commit(connection, done.len(), shared).err(),
+    journal.begin();
+    let lost = match run_batch(connection, journal, batch, &mut done) {
+        Ok(()) => commit(connection, done.len(), shared).map(|()| journal.keep()).err(),
         Err(error) => Some(error),
     };
     if let Some(error) = &lost {
@@ -140,6 +148,7 @@ fn transact(connection: &Connection, batch: &mut VecDeque<Box<dyn Command>>, sha
 
 fn run_batch(
     connection: &Connection,
+    journal: &mut Journal,
     batch: &mut VecDeque<Box<dyn Command>>,
     done: &mut Vec<Box<dyn Command>>,
 ) -> rusqlite::Result<()> {
@@ -148,7 +157,8 @@ fn run_batch(
         return Err(error);
     }
     while let Some(mut command) = batch.pop_front() {
-        let kept = execute(connection, "SAVEPOINT command").map(|()| command.run(connection));
+        let mark = journal.mark();
+        let kept = execute(connection, "SAVEPOINT command").map(|()| command.run(connection, journal));
         done.push(command);
         if connection.is_autocommit() {
             // SQLite has rolled everything back: disk full, I/O error, out of memory.
@@ -160,10 +170,12 @@ fn run_batch(
         }
         if !kept? {
             execute(connection, "ROLLBACK TO command")?;
+            journal.rewind(&mark);
         }
         execute(connection, "RELEASE command")?;
     }
-    Ok(())
+    // In the same transaction: what cannot be recorded is not kept.
+    journal.seal(connection)
 }
 
 fn commit(connection: &Connection, commands: usize, shared: &Shared) -> rusqlite::Result<()> {
@@ -193,7 +205,39 @@ fn finish(connection: Connection, in_order: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::audit;
     use super::*;
+    use carrack_domain::audit::Change;
+    use carrack_domain::audit::verify::{Signed, Verifier};
+    use carrack_domain::{Clock, Timestamp};
+
+    struct Standing;
+
+    impl Clock for Standing {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(0)
+        }
+    }
+
+    fn journal(connection: &Connection) -> Journal {
+        Journal::open(connection, Some(Arc::new(Standing))).unwrap()
+    }
+
+    /// What the log says was changed, once it was proven whole.
+    fn recorded(connection: &Connection) -> Vec<String> {
+        let mut verifier = Verifier::new(std::iter::empty(), |_| Signed::Good);
+        let mut said = Vec::new();
+        for block in audit::blocks(connection, 0).unwrap() {
+            let text = block.text.unwrap();
+            verifier.block(&block.header, &text);
+            for line in String::from_utf8(text).unwrap().lines() {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                said.push(line["detail"].as_str().unwrap().to_owned());
+            }
+        }
+        assert_eq!(verifier.finish().findings, []);
+        said
+    }
 
     type Answer = oneshot::Receiver<Result<()>>;
 
@@ -205,29 +249,37 @@ mod tests {
                  CREATE TABLE child (n REFERENCES t (n) DEFERRABLE INITIALLY DEFERRED)",
             )
             .unwrap();
+        connection.execute_batch(include_str!("../../migrations/sqlite/0007_audit.sql")).unwrap();
         connection
     }
 
-    fn job(sql: &'static str, then: fn(&Connection) -> Done<()>) -> (Box<dyn Command>, Answer) {
+    fn job(sql: &'static str, then: fn(&Connection) -> Done<()>) -> (Box<dyn Command>, Answer, &'static str) {
         let (reply, answer) = oneshot::channel();
-        let change = move |connection: &Connection| {
+        let change = move |connection: &Connection, journal: &mut Journal| {
+            journal.note(None, &[Change::new("test").detail(sql)]);
             connection.execute_batch(sql)?;
             then(connection)
         };
-        (Box::new(Job::new("test", change, reply)), answer)
+        (Box::new(Job::new("test", change, reply)), answer, sql)
     }
 
     /// Runs a batch as the thread does; which jobs were acknowledged, which rows there are, and how many commits.
-    fn outcome(jobs: Vec<(Box<dyn Command>, Answer)>) -> (Vec<bool>, Vec<i64>, u64) {
+    fn outcome(jobs: Vec<(Box<dyn Command>, Answer, &str)>) -> (Vec<bool>, Vec<i64>, u64) {
         let connection = connection();
+        let mut journal = journal(&connection);
         let shared = Shared::default();
-        let (commands, answers): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+        let said: Vec<&str> = jobs.iter().map(|(_, _, sql)| *sql).collect();
+        let jobs = jobs.into_iter().map(|(command, answer, _)| (command, answer));
+        let (commands, answers): (Vec<_>, Vec<_>) = jobs.unzip();
         let mut batch: VecDeque<_> = commands.into();
         while !batch.is_empty() {
-            transact(&connection, &mut batch, &shared);
+            transact(&connection, &mut journal, &mut batch, &shared);
         }
         assert!(connection.is_autocommit(), "no transaction is left open");
-        let acknowledged = answers.into_iter().map(|mut answer| answer.try_recv().unwrap().is_ok()).collect();
+        let acknowledged: Vec<bool> =
+            answers.into_iter().map(|mut answer| answer.try_recv().unwrap().is_ok()).collect();
+        let kept = said.iter().zip(&acknowledged).filter(|(_, kept)| **kept).map(|(sql, _)| *sql);
+        assert_eq!(recorded(&connection), kept.collect::<Vec<_>>(), "recorded is what was acknowledged");
         let mut statement = connection.prepare("SELECT n FROM t ORDER BY n").unwrap();
         let rows = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
         (acknowledged, rows, shared.commits.load(Ordering::Relaxed))
@@ -277,12 +329,13 @@ mod tests {
 
     #[test]
     fn a_requester_that_went_away_changes_nothing() {
-        let (command, answer) = job("INSERT INTO t VALUES (1)", fine);
+        let (command, answer, _) = job("INSERT INTO t VALUES (1)", fine);
         drop(answer);
-        let (next, answer) = job("INSERT INTO t VALUES (2)", fine);
+        let (next, answer, _) = job("INSERT INTO t VALUES (2)", fine);
         let connection = connection();
+        let mut journal = journal(&connection);
         let mut batch = VecDeque::from([command, next]);
-        transact(&connection, &mut batch, &Shared::default());
+        transact(&connection, &mut journal, &mut batch, &Shared::default());
         assert!(answer.blocking_recv().unwrap().is_ok());
         let count: i64 = connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
         assert_eq!(count, 2);

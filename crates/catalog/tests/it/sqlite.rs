@@ -2,7 +2,7 @@ use carrack_catalog::{Catalog, OpenError, Outcome, SqliteCatalog, SqliteOptions,
 use carrack_domain::digest::PieceHasher;
 use carrack_domain::file::{BucketSettings, Precondition};
 use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
-use carrack_domain::{BucketName, Code, Error, Key, Timestamp, UploadId};
+use carrack_domain::{BucketName, Clock, Code, Error, Key, Timestamp, UploadId};
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -11,8 +11,21 @@ use tokio::task::JoinSet;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
+struct Standing;
+
+impl Clock for Standing {
+    fn now(&self) -> Timestamp {
+        NOW
+    }
+}
+
 fn options(directory: &Path) -> SqliteOptions {
-    SqliteOptions { path: directory.join("catalog.sqlite"), readers: 2, queue: 64 }
+    SqliteOptions {
+        path: directory.join("catalog.sqlite"),
+        readers: 2,
+        queue: 64,
+        audit: Some(Arc::new(Standing)),
+    }
 }
 
 fn open(directory: &Path) -> SqliteCatalog {

@@ -11,6 +11,7 @@
 
 mod access;
 mod archives;
+mod audit;
 mod contract;
 mod edge;
 mod limits;

@@ -65,6 +65,8 @@ pub struct Config {
     pub archives: Archives,
     /// How much one may have.
     pub limits: limits::Limits,
+    /// Who did what.
+    pub audit: Audit,
     /// What is told of it all.
     pub telemetry: Telemetry,
 }
@@ -200,6 +202,26 @@ pub struct Archives {
     pub workers: usize,
     #[serde(deserialize_with = "units::bytes")]
     pub encodings_quota: u64,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    pub enabled: bool,
+    #[serde(deserialize_with = "units::duration")]
+    pub keep: Duration,
+    pub checkpoints: PathBuf,
+    #[serde(deserialize_with = "units::duration")]
+    pub checkpoint_every: Duration,
+}
+
+impl Audit {
+    /// The file of checkpoints.
+    pub fn file(&self, data: &Path) -> PathBuf {
+        let set = !self.checkpoints.as_os_str().is_empty();
+        if set { self.checkpoints.clone() } else { data.join("audit-checkpoints") }
+    }
 }
 
 /// `[telemetry]`
@@ -378,6 +400,9 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if config.archives.workers > WORKERS_MAX {
         let found = config.archives.workers;
         wrong.push(format!("setting archives.workers: found {found}, expected 0 to {WORKERS_MAX}"));
+    }
+    if config.audit.checkpoint_every.is_zero() {
+        wrong.push("setting audit.checkpoint_every: found 0s, expected at least 1s".to_owned());
     }
     if config.server.max_connections == 0 {
         wrong.push("setting server.max_connections: found 0, expected at least 1".to_owned());

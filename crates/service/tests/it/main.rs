@@ -11,6 +11,7 @@ use carrack_domain::access::{FileRef, Permission, authorize};
 use carrack_domain::file::{BucketSettings, File, Precondition};
 use carrack_domain::{BucketName, Clock, Code, Entropy, Grant, Key, Principal, Role, Timestamp};
 use carrack_service::access::Options;
+use carrack_service::audit;
 use carrack_service::facts::Facts;
 use carrack_service::keys::{KeyRing, Secret};
 use carrack_service::maintenance::Reconciled;
@@ -64,7 +65,8 @@ struct Rooms {
 impl Rooms {
     async fn open() -> Rooms {
         let folder = tempfile::tempdir().unwrap();
-        let options = SqliteOptions { path: folder.path().join("catalog.sqlite"), readers: 2, queue: 16 };
+        let options =
+            SqliteOptions { path: folder.path().join("catalog.sqlite"), readers: 2, queue: 16, audit: None };
         let catalog = Arc::new(SqliteCatalog::open(options).unwrap());
         let storage = LocalStore::open(LocalOptions {
             folder: folder.path().to_owned(),
@@ -92,7 +94,14 @@ impl Rooms {
             },
             tasks: TaskTracker::new(),
         };
-        let service = Service::new(core, access(), carrack_service::limit::Settings::default()).unwrap();
+        let audit = audit::Options {
+            enabled: false,
+            keep: None,
+            checkpoint_every: Duration::from_secs(60),
+            sinks: Vec::new(),
+        };
+        let limits = carrack_service::limit::Settings::default();
+        let service = Service::new(core, access(), limits, audit).unwrap();
         service.buckets.ensure_default().await.unwrap();
         Rooms { service, catalog, clock, folder }
     }

@@ -45,6 +45,11 @@ impl<'a> Caller<'a> {
         Caller::with(server, &make_token(server, value!({"subject": name, "role": "user"})).await.0)
     }
 
+    /// Whom they call.
+    pub(crate) fn server(&self) -> &'a Server {
+        self.server
+    }
+
     /// A request to a path, or to a URL.
     pub(crate) fn request(&self, method: Method, target: &str) -> RequestBuilder {
         let url = if target.starts_with('/') { self.server.url(target) } else { target.to_owned() };

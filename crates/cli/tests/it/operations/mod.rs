@@ -8,7 +8,7 @@ mod disk_model;
 mod faults;
 mod leaks;
 mod ledger;
-mod mount;
+pub(crate) mod mount;
 mod order;
 mod power_cut;
 mod refusals;

@@ -1,0 +1,149 @@
+//! Signing where the log is, and letting old blocks go.
+
+use super::Options;
+use crate::Core;
+use crate::access::Access;
+use carrack_domain::audit::chain::Head;
+use carrack_domain::audit::checkpoint::{Checkpoint, Last};
+use carrack_domain::audit::verify::CHECKPOINT;
+use carrack_domain::audit::{Kind, Lines, Record};
+use carrack_domain::{Error, Result, Timestamp};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often old blocks are looked for, at most.
+const RETENTION_EVERY: Duration = Duration::from_secs(3600);
+
+/// Where checkpoints go: somewhere other than the log. Its calls may block.
+pub trait Sink: Send + Sync + 'static {
+    /// The last checkpoint in it.
+    fn last(&self) -> io::Result<Option<Checkpoint>>;
+    /// Appends a line. It is there for good when this returns.
+    fn append(&self, line: &str) -> io::Result<()>;
+}
+
+/// What is known of the checkpoints so far.
+#[derive(Default)]
+struct State {
+    /// The last one; `None` until the first sink was read.
+    last: Option<Last>,
+    /// The block that says nothing but that there is a checkpoint: as long as it is the last, there is no need of another.
+    mention: u64,
+    /// When old blocks were looked for.
+    retained: Option<Timestamp>,
+}
+
+/// See the module's documentation.
+pub(super) struct Checkpoints {
+    core: Arc<Core>,
+    access: Arc<Access>,
+    keep: Option<Duration>,
+    every: Duration,
+    sinks: Vec<Arc<dyn Sink>>,
+    state: tokio::sync::Mutex<State>,
+}
+
+impl Checkpoints {
+    pub(super) fn new(core: Arc<Core>, access: Arc<Access>, options: Options) -> Checkpoints {
+        let Options { keep, checkpoint_every: every, sinks, .. } = options;
+        Checkpoints { core, access, keep, every, sinks, state: tokio::sync::Mutex::default() }
+    }
+
+    pub(super) fn every(&self) -> Duration {
+        self.every
+    }
+
+    /// Reads where the checkpoints end, and complains when they have seen more than there is.
+    pub(super) async fn open(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let last = self.read(&mut state).await?;
+        let head = self.core.catalog.audit_head().await?;
+        if last.block > head.block {
+            tracing::error!(
+                blocks = head.block,
+                seen = last.block,
+                "the audit log is shorter than it was: 'carrack audit verify' says more"
+            );
+        }
+        Ok(())
+    }
+
+    async fn read(&self, state: &mut State) -> Result<Last> {
+        if let Some(last) = state.last {
+            return Ok(last);
+        }
+        let last = match self.sinks.first().cloned() {
+            Some(sink) => aside(move || sink.last()).await?.map_or(Last::default(), |last| last.last()),
+            None => Last::default(),
+        };
+        state.last = Some(last);
+        Ok(last)
+    }
+
+    /// The regular work: a checkpoint if anything was recorded since the last one, and old blocks go.
+    pub(super) async fn round(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let head = self.core.catalog.audit_head().await?;
+        let last = self.read(&mut state).await?;
+        if head.block != last.block && head.block != state.mention && head.block > 0 {
+            self.make(&mut state, &head, false).await?;
+        }
+        let now = self.core.clock.now();
+        let pause = self.keep.map_or(RETENTION_EVERY, |keep| RETENTION_EVERY.min(keep));
+        if state.retained.is_none_or(|at| at.after(pause) <= now) {
+            self.retain(&mut state, now).await?;
+            state.retained = Some(now);
+        }
+        ::metrics::gauge!(crate::metrics::AUDIT_CHECKPOINT).set(now.as_millis() as f64 / 1000.0);
+        Ok(())
+    }
+
+    /// Deletes blocks of which every record is too old, after saying so in a checkpoint.
+    async fn retain(&self, state: &mut State, now: Timestamp) -> Result<()> {
+        let Some(keep) = self.keep else { return Ok(()) };
+        let before = now.as_millis().saturating_sub(i64::try_from(keep.as_millis()).unwrap_or(i64::MAX));
+        let Some(head) = self.core.catalog.audit_older(Timestamp::from_millis(before)).await? else {
+            return Ok(());
+        };
+        self.make(state, &head, true).await?;
+        let blocks = self.core.catalog.drop_audit(head.block).await?;
+        tracing::info!(blocks, through = head.block, "old blocks of the audit log were deleted");
+        Ok(())
+    }
+
+    async fn make(&self, state: &mut State, head: &Head, start: bool) -> Result<()> {
+        let last = self.read(state).await?;
+        let now = self.core.clock.now();
+        let keys = self.access.keys();
+        let made = keys.sign_checkpoint(|kid| Checkpoint::after(&last, head, start, now, kid))?;
+        let line = made.line();
+        for sink in &self.sinks {
+            let (sink, line) = (sink.clone(), line.clone());
+            // A line that may or may not have been written: where they end is read again.
+            state.last = None;
+            aside(move || sink.append(&line)).await?;
+        }
+        let last = made.last();
+        state.last = Some(last);
+        state.mention = self.mention(&last, now).await?.max(state.mention);
+        Ok(())
+    }
+
+    /// Says in the log itself that there is a checkpoint; the block that says nothing else, if that is the last.
+    async fn mention(&self, last: &Last, now: Timestamp) -> Result<u64> {
+        let line = last.line.to_string();
+        let mut record = Record::new(Kind::Note, now, CHECKPOINT);
+        (record.count, record.version) = (Some(last.checkpoint), Some(line.as_str()));
+        let mut lines = Lines::default();
+        lines.push(&record);
+        self.core.catalog.append_audit(Arc::new(lines)).await?;
+        let head = self.core.catalog.audit_head().await?;
+        Ok(if head.block == last.block + 1 { head.block } else { 0 })
+    }
+}
+
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    done.map_err(|error| Error::internal("write a checkpoint", error))
+}
