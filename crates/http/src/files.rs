@@ -111,7 +111,9 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
         Answer::Head(response) => response,
         Answer::Content(response, slice, kind) => {
             let length = slice.len();
-            let transfer = Transfer::new(slice, open.reader, call.form, kind, open.hold);
+            let name = || format!("{}/{}", open.file.bucket, open.file.key);
+            let watched = call.app.service.transfers.begin(call.principal.subject(), kind, length, name);
+            let transfer = Transfer::new(slice, open.reader, call.form, kind, open.hold).watched(watched);
             rope::with_transfer(response, transfer.paced(call.pace), length)
         }
     })

@@ -14,6 +14,7 @@ mod credentials;
 mod digests;
 mod disposition;
 mod files;
+mod guard;
 mod links;
 mod live;
 pub mod metrics;
@@ -30,6 +31,7 @@ mod system;
 mod tokens;
 mod tus;
 mod uploads;
+mod watching;
 mod ws;
 mod zip;
 

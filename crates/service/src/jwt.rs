@@ -10,7 +10,7 @@ use crate::keys::KeyRing;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use carrack_domain::{BucketName, Clock, Error, Identity, Result, Role, Timestamp};
+use carrack_domain::{BucketName, Clock, Error, ForeignTokenId, Identity, Result, Role, Timestamp};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde::Deserialize;
@@ -143,6 +143,8 @@ struct Claims {
     iat: i64,
     #[serde(default)]
     nbf: Option<i64>,
+    #[serde(default)]
+    jti: Option<String>,
     #[serde(default)]
     role: Option<String>,
     #[serde(default)]
@@ -288,6 +290,7 @@ impl Tokens {
             role,
             buckets: buckets.transpose().map_err(sentence)?,
             token: None,
+            foreign: claims.jti.map(|jti| ForeignTokenId::of(&claims.iss, &jti)),
             expires_at: Some(Timestamp::from_millis(claims.exp.saturating_mul(1000))),
         })
     }

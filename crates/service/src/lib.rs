@@ -5,6 +5,7 @@
 pub mod access;
 pub mod archive;
 pub mod bucket;
+pub mod denied;
 pub mod download;
 pub mod facts;
 pub mod file;
@@ -18,6 +19,7 @@ pub mod metrics;
 pub mod pace;
 mod retention;
 pub mod signed;
+pub mod transfers;
 pub mod upload;
 
 use bytes::Bytes;
@@ -102,12 +104,14 @@ pub struct Service {
     pub uploads: upload::Uploads,
     /// What goes out.
     pub downloads: Arc<download::Downloads>,
+    /// What is under way of it.
+    pub transfers: Arc<transfers::Transfers>,
     /// Rates that links and signed URLs are bound to.
     pub paces: pace::Paces,
     /// Ways to files for whoever has them.
     pub links: link::Links,
     /// Many files as one.
-    pub archives: archive::Archives,
+    pub archives: Arc<archive::Archives>,
     /// The workers.
     pub jobs: Arc<job::Jobs>,
     /// Whether it works.
@@ -132,14 +136,17 @@ impl Service {
         let maintenance = Arc::new(maintenance);
         let downloads = Arc::new(download::Downloads::new(core.clone(), readings));
         let files = Arc::new(file::Files::new(core.clone(), maintenance.clone()));
+        let archives = archive::Archives::new(core.clone(), manifests, desk, pool);
+        let archives = Arc::new(archives);
         Ok(Service {
             buckets: bucket::Buckets::new(core.clone(), access.clone()),
             uploads: upload::Uploads::new(core.clone(), maintenance.clone(), files.clone()),
             files,
-            links: link::Links::new(core.clone(), access.clone(), downloads.clone()),
+            links: link::Links::new(core.clone(), access.clone(), downloads.clone(), archives.clone()),
             downloads,
+            transfers: Arc::new(transfers::Transfers::new(core.clock.clone())),
             paces: pace::Paces::default(),
-            archives: archive::Archives::new(core.clone(), manifests, desk, pool),
+            archives,
             jobs,
             access,
             health: health::Health::new(core),

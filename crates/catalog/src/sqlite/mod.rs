@@ -32,7 +32,7 @@ use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
 use carrack_domain::job::{JobFailure, JobWish, Progress};
 use carrack_domain::link::{Link, LinkClaim};
-use carrack_domain::token::Token;
+use carrack_domain::token::{Denial, Token};
 use carrack_domain::upload::{StoredExtent, Upload};
 use carrack_domain::{
     ArchiveId, BlobId, BucketName, ClaimId, Code, EncodingId, Error, Key, KeyPrefix, LinkId, Result,
@@ -384,6 +384,15 @@ impl Catalog for SqliteCatalog {
     async fn delete_token(&self, id: &TokenId) -> Result<Vec<Token>> {
         let id = *id;
         self.write("delete_token", move |c| tokens::delete(c, &id)).await
+    }
+
+    async fn deny_token(&self, denial: &Denial) -> Result<()> {
+        let denial = denial.clone();
+        self.write("deny_token", move |c| tokens::deny(c, &denial)).await
+    }
+
+    async fn denied_tokens(&self, limit: usize) -> Result<Vec<Denial>> {
+        self.long("denied_tokens", move |c| tokens::denied(c, limit)).await
     }
 
     async fn expire_tokens(&self, now: Timestamp) -> Result<u64> {
