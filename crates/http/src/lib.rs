@@ -7,6 +7,7 @@ mod archives;
 mod body;
 mod buckets;
 mod call;
+pub mod check;
 mod compress;
 mod conditional;
 mod cors;

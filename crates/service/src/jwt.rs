@@ -5,12 +5,15 @@
 //! extensions of its own, is refused before anything is verified (RFC 8725 §3). Claims are identity; what somebody may do is
 //! asked of the policies.
 
+mod check;
+
 use crate::access::{check_subject, invalid_token};
 use crate::keys::KeyRing;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use carrack_domain::{BucketName, Clock, Error, ForeignTokenId, Identity, Result, Role, Timestamp};
+pub use check::check;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde::Deserialize;

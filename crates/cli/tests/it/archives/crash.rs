@@ -48,7 +48,7 @@ async fn killed(server: &mut Server, set: u64, most: u64, dice: &mut u64) -> (u6
     }
     let wish = below(&format!("{set}/"), "deflate");
     let archive = made(server, &wish).await;
-    let (mut killed, mut before, mut redone, mut kept) = (0, 0, 0, BTreeMap::new());
+    let (mut killed, mut before, mut redone, mut kept) = (0, 0_u64, 0, BTreeMap::new());
     while killed < most {
         *dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         tokio::time::sleep(Duration::from_millis((*dice >> 33) % 700)).await;
@@ -96,7 +96,7 @@ async fn a_job_goes_on_after_kill_9_at_any_moment() {
     let kills: u64 = std::env::var("CARRACK_JOB_KILLS").map_or(6, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let mut server = setup().data(folder.path()).start();
-    let (mut dice, mut done, mut worst) = (12_345_u64, 0, 0);
+    let (mut dice, mut done, mut worst) = (12_345_u64, 0, 0_u64);
     for set in 0..=kills {
         let (killed, redone) = killed(&mut server, set, kills - done, &mut dice).await;
         (done, worst) = (done + killed, worst.max(redone));
