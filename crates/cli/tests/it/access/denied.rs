@@ -88,5 +88,5 @@ async fn who_may_deny_tokens_and_which() {
     let brief =
         json(root.post("/v1/tokens/denied", value!({"jti": "b", "expires_at": end})).await, 201).await;
     assert!(brief["expires_at"].is_string());
-    assert_eq!(root.delete("/v1/tokens/denied").await.status(), 404);
+    assert_eq!(root.delete("/v1/tokens/denied").await.status(), 405);
 }
