@@ -210,12 +210,13 @@ mod tests {
             let origins = origins(files.iter());
             prop_assert!(origins.len() <= ORIGINS_MAX);
             for file in &files {
-                prop_assert!(origins.iter().any(|origin| match origin {
+                let within = origins.iter().any(|origin| match origin {
                     Origin::File(one) => one == file,
                     Origin::Below(place) => {
                         place.bucket == file.bucket && file.key.as_str().starts_with(place.prefix.as_str())
                     }
-                }));
+                });
+                prop_assert!(within);
             }
         }
     }

@@ -50,9 +50,11 @@ pub fn conditions(data: &[u8]) -> Judged {
     let found = conditional::evaluate(&headers, &etag, date, dating);
     // What the dates of the list say of content that changed at DATE: None is a date that is none.
     let not_since = |at: usize| [Some(true), Some(false), Some(true), None][at];
-    let expected = if matches.as_deref().map_or(false, |text| !names(text, false)) {
-        Verdict::Failed
-    } else if matches.is_none() && unmodified.and_then(not_since) == Some(false) {
+    let failed = match &matches {
+        Some(text) => !names(text, false),
+        None => unmodified.and_then(not_since) == Some(false),
+    };
+    let expected = if failed {
         Verdict::Failed
     } else if let Some(text) = &none_match {
         if names(text, true) { Verdict::NotModified } else { Verdict::Proceed }

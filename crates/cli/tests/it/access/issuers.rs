@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 /// Keys are asked for again no sooner than this, as the documentation says.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -22,31 +23,30 @@ pub(super) struct Issuer {
     address: String,
     set: Arc<Mutex<String>>,
     asked: Arc<AtomicUsize>,
+    /// The web server, which ends with this.
+    _tasks: JoinSet<()>,
 }
 
 impl Issuer {
     pub(super) async fn start() -> Issuer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let issuer = Issuer {
-            folder: tempfile::tempdir().unwrap(),
-            address: listener.local_addr().unwrap().to_string(),
-            set: Arc::default(),
-            asked: Arc::default(),
-        };
-        let (set, asked) = (issuer.set.clone(), issuer.asked.clone());
-        tokio::spawn(async move {
+        let address = listener.local_addr().unwrap().to_string();
+        let (set, asked) = (Arc::<Mutex<String>>::default(), Arc::<AtomicUsize>::default());
+        let (served, counted) = (set.clone(), asked.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
                 let mut request = [0; 4096];
                 assert!(socket.read(&mut request).await.unwrap() > 0);
-                asked.fetch_add(1, Ordering::SeqCst);
-                let body = set.lock().unwrap().clone();
+                counted.fetch_add(1, Ordering::SeqCst);
+                let body = served.lock().unwrap().clone();
                 let head =
                     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
                 socket.write_all(head.as_bytes()).await.unwrap();
                 socket.write_all(body.as_bytes()).await.unwrap();
             }
         });
-        issuer
+        Issuer { folder: tempfile::tempdir().unwrap(), address, set, asked, _tasks: tasks }
     }
 
     fn key(&self, kid: &str) -> PathBuf {
@@ -83,7 +83,7 @@ async fn keys_at_a_url_are_kept_asked_for_rarely_and_followed_when_they_change()
     let server = issuer.server().start();
     let old = issuer.sign("old", value!({}));
     let asked = || issuer.asked.load(Ordering::SeqCst);
-    let mut together = tokio::task::JoinSet::new();
+    let mut together = JoinSet::new();
     for number in 0..20 {
         let token = issuer.sign("old", value!({"sub": format!("user-{number}")}));
         let request = reqwest::Client::builder().no_proxy().build().unwrap();
