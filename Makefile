@@ -4,6 +4,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # How long `make fuzz` looks for what it has not seen yet.
 FUZZ_SECONDS ?= 60
+# Fuzz targets that read untrusted text, each with seeds in fuzz/seeds.
+PARSERS = range policy sealed jwt fields
 RUN_AND_PUBLISH = python3 bench/peers/bench.py run --publish
 
 .PHONY: help
@@ -41,19 +43,25 @@ check: ## Unit, property, conformance and black-box tests
 	$(CARGO) test --locked --workspace
 
 .PHONY: soak
-soak: ## Kills the server 1,000 times under load and 50 times in a job, cuts its power 1,000 times, and looks for what was kept
+soak: ## Kills the server 1,000 times under load and 50 times in jobs, cuts its power 1,000 times, and looks for what was kept; 200,000 racing claims
 	CARRACK_KILLS=1000 $(CARGO) test --locked --release -p carrack --test it operations::crash -- --nocapture
 	CARRACK_CUTS=1000 $(CARGO) test --locked --release -p carrack --test it operations::power_cut -- --nocapture
 	CARRACK_JOB_KILLS=50 $(CARGO) test --locked --release -p carrack --test it archives::crash -- --nocapture
+	CARRACK_CLAIM_RACES=1000 $(CARGO) test --locked --release -p carrack --test it of_two_hundred -- --nocapture
 
 .PHONY: fuzz
-fuzz: ## Random ropes through the socket writer, random archives through an independent reader; needs nightly and cargo-fuzz
+fuzz: ## Random ropes through the socket writer, archives through an independent reader, and every parser of untrusted text; needs nightly and cargo-fuzz
 	@rustup run nightly rustc --version >/dev/null 2>&1 || \
 		{ echo "make fuzz needs a nightly compiler: rustup toolchain install nightly" >&2; exit 1; }
 	@command -v cargo-fuzz >/dev/null || \
 		{ echo "make fuzz needs cargo-fuzz and a C++ compiler: cargo install cargo-fuzz --locked" >&2; exit 1; }
-	cargo +nightly fuzz run writer -- -max_total_time=$(FUZZ_SECONDS) -max_len=400 -len_control=0 -timeout=30
-	cargo +nightly fuzz run archive -- -max_total_time=$(FUZZ_SECONDS) -max_len=600 -len_control=0 -timeout=30
+	$(CARGO) +nightly fuzz run writer -- -max_total_time=$(FUZZ_SECONDS) -max_len=400 -len_control=0 -timeout=30
+	$(CARGO) +nightly fuzz run archive -- -max_total_time=$(FUZZ_SECONDS) -max_len=600 -len_control=0 -timeout=30
+	for target in $(PARSERS); do \
+		mkdir -p fuzz/corpus/$$target && \
+		$(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=1000 -timeout=10 || exit 1; \
+	done
 
 .PHONY: bench
 bench: ## The figures of the main job, on the release binary

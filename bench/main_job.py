@@ -272,12 +272,40 @@ def bench_deflate(binary, folder):
     report("a second archive over the same files", again * 1e3, "ms", "under 100")
     report("peak RSS", server.status_kib("VmHWM") / 1024, "MiB", "no bound")
     server.stop()
-    shutil.rmtree(server.data)
+    # The same once more on one core, with nothing deflated before: jobs alone, one after the other.
+    rates = {}
+    for cores in ("0", "0,1"):
+        server = Server(binary, os.path.join(folder, "cores" + cores[-1]), CARRACK_UPLOADS__DURABILITY="process")
+        connection = server.connect()
+        for number, path in enumerate(corpus(root)):
+            with open(path, "rb") as f:
+                status = server.call("PUT", f"/v1/files/default/c/{number:05}", f.read(), connection=connection)[0]
+            assert status == 201, status
+        for thread in os.listdir(f"/proc/{server.process.pid}/task"):
+            os.sched_setaffinity(int(thread), {int(core) for core in cores.split(",")})
+        rates[cores] = size / MIB / completed(server, wish)[1]
+        report(f"peak RSS on cores {cores}", server.status_kib("VmHWM") / 1024, "MiB", "no bound")
+        server.stop()
+        shutil.rmtree(server.data)
+    report("deflate on one core", rates["0"], "MiB/s", "no bound")
+    report("two cores against one, hundredths", 100 * rates["0,1"] / rates["0"], "", "at least 180")
+    shutil.rmtree(os.path.join(folder, "deflate"))
 
 
 def bench_watch(binary, folder):
-    """How long after a change the last of 1,000 watchers has it."""
-    server = Server(binary, os.path.join(folder, "watch"), CARRACK_UPLOADS__DURABILITY="process", CARRACK_ARCHIVES__WORKERS="1")
+    """How long after a change the last of 1,000 watchers has it, by server-sent events and by WebSocket."""
+    for kind in ("events", "socket"):
+        watch_by(kind, binary, os.path.join(folder, "watch-" + kind))
+
+
+def frame(text):
+    """A text message of a client, masked with zeros (RFC 6455 section 5.2)."""
+    assert len(text) < 126
+    return bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text.encode()
+
+
+def watch_by(kind, binary, folder):
+    server = Server(binary, folder, CARRACK_UPLOADS__DURABILITY="process", CARRACK_ARCHIVES__WORKERS="1")
     block = b"".join(b"line %d of a text\n" % n for n in range(400_000))
     for number in range(40):
         body = b"%d" % number + block
@@ -289,8 +317,14 @@ def bench_watch(binary, folder):
 
     async def watch(ready, change):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        head = f"GET /v1/archives/{archive['id']}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
-        writer.write(head.encode())
+        head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        if kind == "events":
+            writer.write(f"GET /v1/archives/{archive['id']}/events {head}\r\n".encode())
+        else:
+            upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            writer.write(f"GET /v1/ws {head}{upgrade}Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode())
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(frame(json.dumps({"subscribe": ["archive:" + archive["id"]]})))
         await reader.readuntil(b"paused")
         ready.release()
         await change.wait()
@@ -313,8 +347,8 @@ def bench_watch(binary, folder):
         return began
 
     began = asyncio.run(run())
-    report("a change at the last of 1,000 watchers (and a client in Python)", (max(heard) - began) * 1e3, "ms", "under 200")
-    report("RSS with 1,000 watchers, peak", server.status_kib("VmHWM") / 1024, "MiB", "no bound")
+    report(f"a change at the last of 1,000 watchers by {kind} (and a client in Python)", (max(heard) - began) * 1e3, "ms", "under 200")
+    report(f"RSS with 1,000 watchers by {kind}, peak", server.status_kib("VmHWM") / 1024, "MiB", "no bound")
     server.stop()
     shutil.rmtree(server.data)
 

@@ -125,6 +125,42 @@ pub struct TokenList {
     pub tokens: Vec<Token>,
 }
 
+/// A token that somebody else has signed, to be refused from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DenyToken {
+    /// Its `iss`; `carrack`, of tokens that are signed with the server's own keys, when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Its `jti`.
+    pub jti: String,
+    /// When it ends by itself: until then it is kept in mind, for good when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+/// A token that is refused although it has not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeniedToken {
+    /// Its `iss`.
+    pub issuer: String,
+    /// Its `jti`.
+    pub jti: String,
+    /// When it ends by itself; null: nobody said.
+    pub expires_at: Option<String>,
+    /// When it was denied.
+    pub denied_at: String,
+    /// By whom.
+    pub denied_by: String,
+}
+
+/// Tokens that are refused although they have not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeniedTokens {
+    /// Oldest first.
+    pub denied: Vec<DeniedToken>,
+}
+
 /// Who is calling.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Me {
@@ -165,15 +201,20 @@ pub struct BeginSession {
     pub token: String,
 }
 
-/// A link, to be made: a way to a file's present content for whoever has it.
+/// A link, to be made: a way to a file's present content, or to an archive, for whoever has it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateLink {
     /// The file's bucket.
-    pub bucket: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
     /// Its key.
-    pub key: String,
-    /// Seconds for which it is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Instead of a file: the id of a completed archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<String>,
+    /// Seconds for which it is good; one to an archive ends with the archive.
     pub expires_in: u64,
     /// How many downloads it is good for; any number when absent. One that is resumed, or comes over many connections, is
     /// one.
@@ -203,10 +244,12 @@ pub struct Link {
     pub id: String,
     /// The link itself.
     pub url: String,
-    /// The file's bucket.
-    pub bucket: String,
-    /// Its key.
-    pub key: String,
+    /// The file's bucket; null: it is to an archive.
+    pub bucket: Option<String>,
+    /// Its key; null: it is to an archive.
+    pub key: Option<String>,
+    /// The archive's id; null: it is to a file.
+    pub archive: Option<String>,
     /// Bytes of the content.
     pub size: u64,
     /// The content's tag.

@@ -320,6 +320,27 @@ pub struct ArchiveProgress {
     pub bytes_total: u64,
 }
 
+/// A download under way, or one that has ended within the last seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Download {
+    /// Tells it from others.
+    pub id: u64,
+    /// What it is of: bucket and key, or the name of an archive.
+    pub name: String,
+    /// `full`, `range` or `zip`.
+    pub kind: String,
+    /// Bytes that it is to send.
+    pub size: u64,
+    /// Bytes that were handed to the connection.
+    pub sent: u64,
+    /// `running`, `completed`, `aborted` by the client, `failed`.
+    pub state: String,
+    /// Who asked for it, or made the link or signed the URL that it came by.
+    pub owner: String,
+    /// When it began.
+    pub began_at: String,
+}
+
 /// Why an archive failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ArchiveError {

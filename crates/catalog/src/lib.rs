@@ -19,7 +19,7 @@ use carrack_domain::access::FileRef;
 use carrack_domain::digest::Piece;
 use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
 use carrack_domain::link::{Link, LinkClaim};
-use carrack_domain::token::Token;
+use carrack_domain::token::{Denial, Token};
 use carrack_domain::upload::{StoredExtent, Target, Upload};
 use carrack_domain::{
     BlobId, BucketName, ClaimId, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId, UploadId,
@@ -381,7 +381,14 @@ pub trait Catalog: ArchiveCatalog + AuditCatalog + Send + Sync + 'static {
     /// Deletes a token and those made with it, and returns them all; `token_not_found`.
     async fn delete_token(&self, id: &TokenId) -> Result<Vec<Token>>;
 
-    /// Deletes the tokens that have expired; how many.
+    /// Notes that a token of somebody else's is good no more; again is fine, and changes nothing but when that may be
+    /// forgotten.
+    async fn deny_token(&self, denial: &Denial) -> Result<()>;
+
+    /// The tokens of others that are good no more, oldest first, at most `limit`.
+    async fn denied_tokens(&self, limit: usize) -> Result<Vec<Denial>>;
+
+    /// Deletes the tokens that have expired, and forgets denials of such; how many of the former.
     async fn expire_tokens(&self, now: Timestamp) -> Result<u64>;
 
     /// Records a link.

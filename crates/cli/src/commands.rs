@@ -2,8 +2,10 @@
 
 pub(crate) mod audit;
 pub(crate) mod get;
+pub(crate) mod link;
 pub(crate) mod ls;
 pub(crate) mod put;
 pub(crate) mod rm;
 pub(crate) mod serve;
+pub(crate) mod token;
 pub(crate) mod zip;

@@ -9,7 +9,7 @@ mod text;
 mod walk;
 
 use clap::{Parser, Subcommand};
-use commands::{audit, get, ls, put, rm, serve, zip};
+use commands::{audit, get, link, ls, put, rm, serve, token, zip};
 use connection::{Connection, Session};
 use failure::Failure;
 use std::process::ExitCode;
@@ -47,6 +47,10 @@ enum Command {
     Zip(zip::ZipArgs),
     /// Remove files, or with -r everything below a prefix.
     Rm(rm::RmArgs),
+    /// Make, list and revoke links to files and folders.
+    Link(link::LinkArgs),
+    /// Make, list and revoke access tokens.
+    Token(token::TokenArgs),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +64,8 @@ fn main() -> ExitCode {
         Command::Ls(args) => client(&connection, async |session| ls::run(session, args).await),
         Command::Zip(args) => client(&connection, async |session| zip::run(session, args).await),
         Command::Rm(args) => client(&connection, async |session| rm::run(session, args).await),
+        Command::Link(args) => client(&connection, async |session| link::run(session, args).await),
+        Command::Token(args) => client(&connection, async |session| token::run(session, args).await),
     }
 }
 

@@ -21,6 +21,7 @@ mod part_file;
 mod progress;
 mod remote;
 mod retry;
+mod sharing;
 mod sink;
 mod source;
 mod upload;

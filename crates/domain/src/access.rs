@@ -3,7 +3,7 @@
 
 use crate::clock::Timestamp;
 use crate::error::{Code, Error, Result};
-use crate::id::TokenId;
+use crate::id::{ForeignTokenId, TokenId};
 use crate::key::{BucketName, Key, KeyPrefix};
 use crate::policy::{Actions, Circumstances, Effect, Party, Policy, Rule, Span};
 use std::collections::HashMap;
@@ -53,6 +53,9 @@ pub struct Identity {
     pub buckets: Option<Vec<BucketName>>,
     /// The access token they came with, or that what they came with was made with.
     pub token: Option<TokenId>,
+    /// The token of somebody else's that they came with, or that what they came with was made with; `None` also when that has
+    /// no name.
+    pub foreign: Option<ForeignTokenId>,
     /// When these credentials end.
     pub expires_at: Option<Timestamp>,
 }
@@ -60,7 +63,14 @@ pub struct Identity {
 impl Identity {
     /// Somebody whose credentials know no further limits.
     pub fn new(subject: impl Into<String>, role: Role) -> Identity {
-        Identity { subject: subject.into(), role, buckets: None, token: None, expires_at: None }
+        Identity {
+            subject: subject.into(),
+            role,
+            buckets: None,
+            token: None,
+            foreign: None,
+            expires_at: None,
+        }
     }
 }
 
@@ -158,8 +168,7 @@ impl Principal {
     /// Whether this principal may know that a bucket exists.
     pub fn knows(&self, bucket: &BucketName) -> bool {
         let identity = &self.identity;
-        let within = identity.buckets.as_ref().is_none_or(|only| only.contains(bucket));
-        within
+        self.reaches(bucket)
             && (identity.role == Role::Admin
                 || self.policies.of(bucket).reveals(identity, &self.circumstances))
     }
@@ -178,10 +187,31 @@ impl Principal {
         }
     }
 
+    /// Whether a thing that belongs to whoever made it is theirs to use: their own, or anything for administrators whose
+    /// credentials are good everywhere. Guests are nobody in particular: what one of them has made is protected by its
+    /// unguessable name alone.
+    pub fn owns(&self, owner: &str) -> bool {
+        owner == self.subject() || self.rules()
+    }
+
+    /// Whether it is somebody: what belongs to guests belongs to no one of them.
+    pub fn is_known(&self) -> bool {
+        self.role() != Role::Guest
+    }
+
+    /// Whether these credentials are good for a bucket at all, whatever its policy says.
+    pub fn reaches(&self, bucket: &BucketName) -> bool {
+        self.identity.buckets.as_ref().is_none_or(|only| only.contains(bucket))
+    }
+
+    /// Whether it is an administrator whose credentials are good everywhere.
+    pub fn rules(&self) -> bool {
+        self.role() == Role::Admin && self.identity.buckets.is_none()
+    }
+
     fn may(&self, action: Action, bucket: &BucketName, span: Span<'_>) -> bool {
         let identity = &self.identity;
-        let within = identity.buckets.as_ref().is_none_or(|only| only.contains(bucket));
-        within
+        self.reaches(bucket)
             && (identity.role == Role::Admin
                 || self.policies.of(bucket).allows(identity, &self.circumstances, action, span))
     }
@@ -190,7 +220,7 @@ impl Principal {
     /// rest is checked again against each thing that is touched.
     fn may_in_general(&self, action: Action) -> bool {
         match action {
-            Action::Admin => self.role() == Role::Admin && self.identity.buckets.is_none(),
+            Action::Admin => self.rules(),
             _ => self.role() != Role::Guest || self.policies.admit_guests(),
         }
     }
@@ -289,6 +319,8 @@ permissions! {
     DeleteFile(FileRef) = Delete, |r| Some((&r.bucket, r.key.as_str()));
     /// Give others a way to one file.
     ShareFile(FileRef) = Share, |r| Some((&r.bucket, r.key.as_str()));
+    /// Give others a way to the files below a prefix.
+    SharePrefix(PrefixRef) = Share, @below |r| Some((&r.bucket, r.prefix.as_str()));
     /// List the files below a prefix.
     ListFiles(PrefixRef) = List, @below |r| Some((&r.bucket, r.prefix.as_str()));
     /// Archive the files below a prefix.

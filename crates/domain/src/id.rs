@@ -83,6 +83,8 @@ ids! {
     UploadId;
     /// Names an access token; it is not the token.
     TokenId;
+    /// Names a token that somebody else has signed: it follows from its issuer and its `jti`.
+    ForeignTokenId;
     /// Names a link; it is not the link.
     LinkId;
     /// Names one use of a counted link, and is the way to it.

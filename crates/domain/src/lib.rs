@@ -27,7 +27,7 @@ pub use access::{Action, Grant, Identity, Policies, Principal, Role};
 pub use clock::{Clock, Entropy, Timestamp};
 pub use error::{Code, Error, Result};
 pub use etag::ETag;
-pub use id::{ArchiveId, BlobId, ClaimId, EncodingId, LinkId, TokenId, TraceId, UploadId};
+pub use id::{ArchiveId, BlobId, ClaimId, EncodingId, ForeignTokenId, LinkId, TokenId, TraceId, UploadId};
 pub use key::{BucketName, Key, KeyPrefix};
 pub use policy::{Circumstances, Policy};
 pub use range::ByteRange;

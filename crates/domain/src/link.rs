@@ -1,9 +1,11 @@
-//! Links: ways to one file's content for whoever has them, and the uses of those that are counted.
+//! Links: ways to the content of one file or archive for whoever has them, and the uses of those that are counted.
 
 use crate::access::Role;
+use crate::archive::Archive;
 use crate::clock::Timestamp;
+use crate::etag::ETag;
 use crate::file::File;
-use crate::id::{ClaimId, LinkId};
+use crate::id::{ArchiveId, ClaimId, LinkId};
 use crate::policy::AddressRange;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
@@ -24,6 +26,63 @@ const SENT_AGAIN: u64 = 2 << 20;
 /// and resumed nine times is still one.
 const GIVEN_BACK_MAX: u64 = 10;
 
+/// What a link is to: content as it was when the link was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A file's.
+    File(File),
+    /// An archive's.
+    Archive(LinkedArchive),
+}
+
+/// An archive as a link knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkedArchive {
+    /// Which one.
+    pub id: ArchiveId,
+    /// The name of the download, with the ending of its kind.
+    pub name: String,
+    /// Bytes of the ZIP.
+    pub size: u64,
+    /// Its tag.
+    pub etag: ETag,
+}
+
+impl LinkedArchive {
+    /// A completed archive; `None` of another.
+    pub fn of(archive: &Archive) -> Option<LinkedArchive> {
+        let content = archive.content.as_ref()?;
+        let etag = ETag::new(&content.etag)?;
+        Some(LinkedArchive { id: archive.id, name: archive.file_name(), size: content.size, etag })
+    }
+}
+
+impl Target {
+    /// The name that a download is saved under, unless the link has one of its own.
+    pub fn file_name(&self) -> &str {
+        match self {
+            Target::File(file) => file.key.file_name(),
+            Target::Archive(archive) => &archive.name,
+        }
+    }
+
+    /// Bytes of the content.
+    pub fn size(&self) -> u64 {
+        match self {
+            Target::File(file) => file.blob.size,
+            Target::Archive(archive) => archive.size,
+        }
+    }
+
+    /// The content's tag.
+    pub fn etag(&self) -> ETag {
+        match self {
+            Target::File(file) => file.etag(),
+            Target::Archive(archive) => archive.etag.clone(),
+        }
+    }
+}
+
 /// A link as the catalog keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -33,8 +92,8 @@ pub struct Link {
     pub owner: String,
     /// Their role then.
     pub role: Role,
-    /// The file as it was: the link is to this content.
-    pub file: File,
+    /// The content that it is to.
+    pub target: Target,
     /// When it ends.
     pub expires_at: Timestamp,
     /// When it begins.

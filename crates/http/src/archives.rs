@@ -2,11 +2,10 @@
 
 use crate::call::Call;
 use crate::compress;
-use crate::disposition;
 use crate::render::{self, Response};
 use crate::zip;
-use axum::http::header::{CONTENT_DISPOSITION, LOCATION};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderValue, StatusCode};
 use carrack_api::{
     Archive, ArchiveEntry, ArchiveError, ArchiveList, ArchiveProgress, CreateArchive, RenamedEntry,
 };
@@ -220,10 +219,8 @@ pub(crate) async fn content(call: Call) -> Result<Response> {
     let (grant, id) = (mine(&call)?, call.archive_id()?);
     let archives = &call.app.service.archives;
     let outgoing = archives.content(&grant, id, call.form).await?;
-    let name = archives.get(&grant, id).await?.name;
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_DISPOSITION, disposition::header(true, &zip::with_extension(&name)));
-    zip::send(&call, headers, outgoing)
+    let name = archives.get(&grant, id).await?.file_name();
+    zip::send(&call, &name, outgoing)
 }
 
 /// The same as GET without the content.

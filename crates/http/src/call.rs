@@ -12,7 +12,7 @@ use carrack_domain::access::{FileRef, PrefixRef};
 use carrack_domain::audit::Context;
 use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::Metadata;
-use carrack_domain::link::Link;
+use carrack_domain::link::{Link, Target};
 use carrack_domain::{ArchiveId, BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
 use carrack_interim::Interim;
 use carrack_service::download::Form;
@@ -125,7 +125,9 @@ impl Call {
     pub(crate) fn came_by(&self, link: &Link) {
         if let Some(context) = &self.context {
             context.came_by(link.id);
-            context.about_file(&link.file.bucket, &link.file.key);
+            if let Target::File(file) = &link.target {
+                context.about_file(&file.bucket, &file.key);
+            }
         }
     }
 

@@ -138,12 +138,10 @@ fn split(text: &str) -> Vec<String> {
     let mut tags = Vec::new();
     let mut rest = text.trim_start_matches([' ', '\t', ',']);
     while !rest.is_empty() {
-        let start = if rest.starts_with("W/\"") { 3 } else { 1 };
-        let end = match rest.get(start..).and_then(|tail| tail.find('"')) {
-            Some(at) if rest.starts_with(['"', 'W']) => start + at + 1,
-            // Not a tag: it matches nothing, and neither does what follows.
-            _ => break,
-        };
+        // What is no tag matches nothing, and neither does what follows.
+        let Some(tail) = rest.strip_prefix("W/").unwrap_or(rest).strip_prefix('"') else { break };
+        let Some(len) = tail.find('"') else { break };
+        let end = rest.len() - tail.len() + len + 1;
         tags.push(rest[..end].to_owned());
         rest = rest[end..].trim_start_matches([' ', '\t', ',']);
     }
@@ -185,6 +183,7 @@ mod tests {
             (&[("if-match", "\"b\"")], Failed),
             (&[("if-match", "W/\"a\"")], Failed),
             (&[("if-match", "a")], Failed),
+            (&[("if-match", "Wx\"\"a\"")], Failed),
             (&[("if-match", "\"a\""), ("if-unmodified-since", EARLIER)], Proceed),
             (&[("if-unmodified-since", EARLIER)], Failed),
             (&[("if-unmodified-since", DATE)], Proceed),

@@ -111,8 +111,10 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
         Answer::Head(response) => response,
         Answer::Content(response, slice, kind) => {
             let length = slice.len();
+            let name = || format!("{}/{}", open.file.bucket, open.file.key);
+            let watched = call.app.service.transfers.begin(call.principal.subject(), kind, length, name);
             let transfer = Transfer::new(call.traffic()?, slice, open.reader, call.form, kind, open.hold);
-            rope::with_transfer(response, transfer, length)
+            rope::with_transfer(response, transfer.watched(watched), length)
         }
     })
 }

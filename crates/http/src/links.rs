@@ -5,18 +5,21 @@ mod page;
 use crate::call::Call;
 use crate::render::{self, Response};
 use crate::rope::{self, Answer, Outgoing};
-use crate::{compress, credentials, disposition, sign};
+use crate::{compress, credentials, disposition, sign, zip};
 use axum::http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, LOCATION, RANGE, REFERRER_POLICY, SET_COOKIE,
 };
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use carrack_api::{CreateLink, LinkList};
-use carrack_domain::access::{FileRef, ReadFile, ShareFile, UseLinks, authorize};
-use carrack_domain::link::Link;
-use carrack_domain::{BucketName, ClaimId, Code, Error, Identity, Key, LinkId, Result, Timestamp};
-use carrack_service::download::{Kind, OpenFile, Transfer};
+use carrack_domain::access::{FileRef, ReadFile, ShareFile, UseArchives, UseLinks, authorize};
+use carrack_domain::link::{Link, Target};
+use carrack_domain::{
+    ArchiveId, BucketName, ClaimId, Code, Error, Identity, Key, LinkId, Result, Rope, Timestamp,
+};
+use carrack_service::archive::Archive;
+use carrack_service::download::{Kind, OpenFile, Reader, Transfer};
 use carrack_service::limit::{LinkRate, Traffic, Unit, Who};
-use carrack_service::link::{EXPIRES_MAX, NewLink, PASSWORD_BYTES_MAX, UNLOCKED, Use};
+use carrack_service::link::{Content, EXPIRES_MAX, NewLink, PASSWORD_BYTES_MAX, UNLOCKED, Use};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,23 +28,56 @@ use std::time::Duration;
 const UNLOCKED_COOKIE: &str = "carrack_link";
 const ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
 
-/// Makes a link to a file's present content.
+/// Makes a link to a file's present content, or to a completed archive, with which it ends.
 #[utoipa::path(
     post, path = "/v1/links", tag = "links", request_body = CreateLink,
     responses(
         (status = 201, body = carrack_api::Link), (status = 400, body = carrack_api::Problem), (status = 403, body = carrack_api::Problem),
-        (status = 404, body = carrack_api::Problem),
+        (status = 404, body = carrack_api::Problem), (status = 409, body = carrack_api::Problem),
     ),
     security(("bearer" = []))
 )]
 pub(crate) async fn create(mut call: Call) -> Result<Response> {
     let wished: CreateLink = call.json().await?;
-    let place = FileRef { bucket: BucketName::parse(&wished.bucket)?, key: Key::parse(&wished.key)? };
-    call.about(&place);
-    let read = authorize::<ReadFile>(&call.principal, place.clone())?;
-    let share = authorize::<ShareFile>(&call.principal, place)?;
-    let link = call.app.service.links.create(&read, &share, new_link(wished)?).await?;
+    let links = &call.app.service.links;
+    let link = match target(&wished)? {
+        Wished::File(place) => {
+            call.about(&place);
+            let read = authorize::<ReadFile>(&call.principal, place.clone())?;
+            let share = authorize::<ShareFile>(&call.principal, place)?;
+            links.create(&read, &share, new_link(wished)?).await?
+        }
+        Wished::Archive(id) => {
+            let archives = authorize::<UseArchives>(&call.principal, ())?;
+            let share = authorize::<UseLinks>(&call.principal, ())?;
+            links.create_to_archive(&archives, &share, id, new_link(wished)?).await?
+        }
+    };
     Ok(render::json(StatusCode::CREATED, &render_link(&call, &link)?))
+}
+
+/// What a link is wished to.
+enum Wished {
+    File(FileRef),
+    Archive(ArchiveId),
+}
+
+fn target(wished: &CreateLink) -> Result<Wished> {
+    match (&wished.bucket, &wished.key, &wished.archive) {
+        (Some(bucket), Some(key), None) => {
+            Ok(Wished::File(FileRef { bucket: BucketName::parse(bucket)?, key: Key::parse(key)? }))
+        }
+        (None, None, Some(id)) => {
+            let id = ArchiveId::parse(id);
+            Ok(Wished::Archive(
+                id.ok_or_else(|| Error::new(Code::ArchiveNotFound, "There is no such archive."))?,
+            ))
+        }
+        _ => Err(Error::new(
+            Code::InvalidRequest,
+            "A link is to a file, by bucket and key, or to an archive, by archive: name one of them.",
+        )),
+    }
 }
 
 fn new_link(wished: CreateLink) -> Result<NewLink> {
@@ -73,13 +109,18 @@ fn new_link(wished: CreateLink) -> Result<NewLink> {
 
 fn render_link(call: &Call, link: &Link) -> Result<carrack_api::Link> {
     let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    let (file, archive) = match &link.target {
+        Target::File(file) => (Some(file), None),
+        Target::Archive(archive) => (None, Some(archive)),
+    };
     Ok(carrack_api::Link {
         id: link.id.to_string(),
         url: format!("{}/d/{}", call.base_url(), call.app.service.links.token(link)?),
-        bucket: link.file.bucket.to_string(),
-        key: link.file.key.to_string(),
-        size: link.file.blob.size,
-        etag: link.file.etag().to_string(),
+        bucket: file.map(|file| file.bucket.to_string()),
+        key: file.map(|file| file.key.to_string()),
+        archive: archive.map(|archive| archive.id.to_string()),
+        size: link.target.size(),
+        etag: link.target.etag().to_string(),
         expires_at: link.expires_at.to_string(),
         not_before: time(link.not_before),
         max_downloads: link.max_downloads,
@@ -243,19 +284,46 @@ pub(crate) async fn use_claim(mut call: Call) -> Result<Response> {
     content(&call, &link, opened, Some(begun))
 }
 
+/// What a link is to, whatever that is.
+struct Opened {
+    rope: Rope,
+    reader: Box<dyn Reader>,
+    hold: Option<Arc<dyn Send + Sync>>,
+    content_type: String,
+    kind: Kind,
+    headers: HeaderMap,
+}
+
+impl Opened {
+    fn of(call: &Call, content: Content) -> Result<Opened> {
+        match content {
+            Content::File(OpenFile { file, rope, reader, hold }) => {
+                let headers = call.app.representations.of(&file, &rope)?;
+                let content_type = file.content_type.clone();
+                Ok(Opened { rope, reader, hold, content_type, kind: Kind::Full, headers })
+            }
+            Content::Archive(Archive { rope, reader, hold }) => {
+                let headers = zip::headers(&rope)?;
+                let content_type = zip::CONTENT_TYPE.to_owned();
+                Ok(Opened { rope, reader, hold: Some(hold), content_type, kind: Kind::Zip, headers })
+            }
+        }
+    }
+}
+
 /// The content, counted as part of a use if it is one.
-fn content(call: &Call, link: &Link, opened: OpenFile, begun: Option<Use>) -> Result<Response> {
-    let OpenFile { file, rope, reader, hold } = opened;
-    let mut headers = call.app.representations.of(&file, &rope)?;
-    let name = link.filename.as_deref().unwrap_or(file.key.file_name());
+fn content(call: &Call, link: &Link, opened: Content, begun: Option<Use>) -> Result<Response> {
+    let Opened { rope, reader, hold, content_type, kind, mut headers } = Opened::of(call, opened)?;
+    let name = link.filename.as_deref().unwrap_or(link.target.file_name());
     headers.insert(CONTENT_DISPOSITION, disposition::header(true, name));
-    let out = Outgoing { rope: &rope, content_type: &file.content_type, kind: Kind::Full, headers };
+    let out = Outgoing { rope: &rope, content_type: &content_type, kind, headers };
     let mut response = match (rope::answer(call, out)?, begun) {
         (Answer::Head(response), _) => response,
         (Answer::Content(response, slice, kind), begun) => {
             let length = slice.len();
             let traffic = traffic(call, link, begun.as_ref())?;
-            let mut transfer = Transfer::new(traffic, slice, reader, call.form, kind, hold);
+            let watched = call.app.service.transfers.begin(&link.owner, kind, length, || name.to_owned());
+            let mut transfer = Transfer::new(traffic, slice, reader, call.form, kind, hold).watched(watched);
             if let Some(begun) = begun {
                 begun.admit(length)?;
                 transfer = transfer.counted(begun.deliver(offset(&response)));

@@ -3,6 +3,7 @@
 use crate::archives::{progress, render_archive};
 use crate::body::ResponseBody;
 use crate::call::Call;
+use crate::guard::Guard;
 use crate::render::{self, Response};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -39,9 +40,13 @@ pub(crate) async fn events(call: Call) -> Result<Response> {
     let seen = call.header("last-event-id").map(str::to_owned);
     let base_url = call.base_url();
     let follow = Follow::new(call.app.clone(), grant, base_url, watching, seen);
-    let stream = futures_util::stream::unfold(follow, |mut follow| async move {
-        let text = follow.next().await?;
-        Some((Ok(Bytes::from(text)), follow))
+    let guard = Guard::new(call.app.clone(), call.principal.clone());
+    let stream = futures_util::stream::unfold((follow, guard), |(mut follow, mut guard)| async move {
+        let text = tokio::select! {
+            text = follow.next() => text?,
+            () = guard.ended() => return None,
+        };
+        Some((Ok(Bytes::from(text)), (follow, guard)))
     });
     let mut response = render::empty(StatusCode::OK).map(|_| ResponseBody::stream(Box::pin(stream)));
     let headers = response.headers_mut();
@@ -140,7 +145,7 @@ impl Follow {
         }
     }
 
-    /// The next event, or a sign of life; `None` at the end.
+    /// The next event, or a sign of life; `None` at the end. Cancel-safe.
     async fn next(&mut self) -> Option<String> {
         let alive_at = Instant::now() + ALIVE_EVERY;
         loop {

@@ -13,7 +13,7 @@ use utoipa::{Modify, OpenApi};
         crate::files::list, crate::files::get, crate::files::head, crate::files::put, crate::files::delete,
         crate::uploads::list, crate::uploads::create, crate::uploads::status, crate::uploads::delete,
         crate::uploads::put_part, crate::uploads::complete, crate::sign::part_url, crate::sign::part_urls,
-        crate::sign::sign, crate::tokens::create, crate::tokens::list, crate::tokens::revoke, crate::tokens::me,
+        crate::sign::sign, crate::tokens::create, crate::tokens::list, crate::tokens::revoke, crate::tokens::deny, crate::tokens::denied, crate::tokens::me,
         crate::links::create, crate::links::list, crate::links::get, crate::links::revoke, crate::links::open,
         crate::links::answer, crate::links::use_claim, crate::tokens::begin_session, crate::tokens::end_session,
         crate::tus::options, crate::tus::options_of_upload, crate::tus::create, crate::tus::head, crate::tus::patch,

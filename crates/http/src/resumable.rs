@@ -21,6 +21,11 @@ use carrack_service::upload::{Append, Checksum, End, NewAppend, NewTold, Progres
 use fields::{Draft, PARTIAL_TYPE};
 use std::time::{Duration, Instant};
 
+/// What a field says as a structured item: an integer, a boolean, or neither.
+pub(crate) fn items(headers: &HeaderMap, name: &str) -> (Option<u64>, Option<bool>) {
+    (fields::integer(headers, name), fields::boolean(headers, name))
+}
+
 /// `Upload Resumption Supported`.
 const RESUMPTION_SUPPORTED: u16 = 104;
 /// How often a client is told how much of its body is stored, at most.

@@ -14,8 +14,7 @@ use carrack_domain::id::hex;
 use carrack_domain::range::{ByteRange, Selection, select};
 use carrack_domain::rope::Slice;
 use carrack_domain::{Code, Error, Result, Rope};
-use carrack_service::download::{Form, Kind, Reader, Transfer};
-use carrack_service::limit::Traffic;
+use carrack_service::download::{Kind, Transfer};
 
 /// A rope about to be sent.
 pub(crate) struct Outgoing<'a> {
@@ -99,20 +98,6 @@ pub(crate) fn answer(call: &Call, out: Outgoing<'_>) -> Result<Answer> {
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(slice.len()));
     let kind = if partial && out.kind == Kind::Full { Kind::Range } else { out.kind };
     Ok(Answer::Content(response, slice, kind))
-}
-
-/// The answer with its bytes.
-pub(crate) fn with_body(
-    response: Response,
-    traffic: Traffic,
-    slice: Slice,
-    kind: Kind,
-    reader: Box<dyn Reader>,
-    form: Form,
-    hold: Option<std::sync::Arc<dyn Send + Sync>>,
-) -> Response {
-    let length = slice.len();
-    with_transfer(response, Transfer::new(traffic, slice, reader, form, kind, hold), length)
 }
 
 /// The answer with the bytes of a transfer that was made ready, `length` of them.

@@ -146,6 +146,8 @@ routes! {
     [GET HEAD] "/d/{token}/c/{claim}" Public links::use_claim;
     GET "/v1/tokens" Admin tokens::list;
     POST "/v1/tokens" Admin tokens::create;
+    GET "/v1/tokens/denied" Admin tokens::denied;
+    POST "/v1/tokens/denied" Admin tokens::deny;
     DELETE "/v1/tokens/{id}" Admin tokens::revoke;
     GET "/v1/me" Identify tokens::me;
     POST "/v1/session" Public tokens::begin_session;

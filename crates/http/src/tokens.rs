@@ -6,11 +6,14 @@ use crate::credentials;
 use crate::render::{self, Response};
 use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderValue, StatusCode};
-use carrack_api::{BeginSession, CreateToken, Limits, Me, TokenCreated, TokenList};
+use carrack_api::{
+    BeginSession, CreateToken, DeniedToken, DeniedTokens, DenyToken, Limits, Me, TokenCreated, TokenList,
+};
 use carrack_domain::access::{ManageTokens, authorize};
-use carrack_domain::token::Token;
-use carrack_domain::{BucketName, Code, Error, Identity, Result, Role, TokenId};
+use carrack_domain::token::{Denial, Token};
+use carrack_domain::{BucketName, Code, Error, Identity, Result, Role, Timestamp, TokenId};
 use carrack_service::access::NewToken;
+use carrack_service::denied::NewDenial;
 use std::time::Duration;
 
 /// The longest that a token is good, unless it is good until it is revoked: a hundred years.
@@ -86,6 +89,47 @@ pub(crate) async fn revoke(call: Call) -> Result<Response> {
         .ok_or_else(|| Error::new(Code::TokenNotFound, "There is no such token (any more)."))?;
     call.app.service.access.revoke(&grant, id).await?;
     Ok(render::empty(StatusCode::NO_CONTENT))
+}
+
+/// Denies a token that somebody else has signed, and all that was made with it, at once.
+#[utoipa::path(
+    post, path = "/v1/tokens/denied", tag = "access", request_body = DenyToken,
+    responses((status = 201, description = "It is refused from now on.", body = DeniedToken), (status = 400, body = carrack_api::Problem), (status = 403, body = carrack_api::Problem)),
+    security(("bearer" = []))
+)]
+pub(crate) async fn deny(mut call: Call) -> Result<Response> {
+    let grant = authorize::<ManageTokens>(&call.principal, ())?;
+    let wished: DenyToken = call.json().await?;
+    let until = wished.expires_at.as_deref().map(|text| {
+        Timestamp::parse(text).ok_or_else(|| {
+            Error::new(Code::InvalidRequest, "expires_at is a time such as 2026-11-21T18:00:00Z, or absent.")
+        })
+    });
+    let new = NewDenial { issuer: wished.issuer, jti: wished.jti, until: until.transpose()? };
+    let denial = call.app.service.access.deny(&grant, new).await?;
+    Ok(render::json(StatusCode::CREATED, &render_denial(denial)))
+}
+
+/// The tokens of others that are denied.
+#[utoipa::path(
+    get, path = "/v1/tokens/denied", tag = "access",
+    responses((status = 200, body = DeniedTokens), (status = 403, body = carrack_api::Problem)), security(("bearer" = []))
+)]
+pub(crate) async fn denied(call: Call) -> Result<Response> {
+    let grant = authorize::<ManageTokens>(&call.principal, ())?;
+    let denied = call.app.service.access.denied(&grant).await?;
+    let list = DeniedTokens { denied: denied.into_iter().map(render_denial).collect() };
+    compress::fresh(&call.headers, render::json(StatusCode::OK, &list)).await
+}
+
+fn render_denial(denial: Denial) -> DeniedToken {
+    DeniedToken {
+        issuer: denial.issuer,
+        jti: denial.jti,
+        expires_at: denial.until.map(|until| until.to_string()),
+        denied_at: denial.denied_at.to_string(),
+        denied_by: denial.denied_by,
+    }
 }
 
 /// Who is calling.

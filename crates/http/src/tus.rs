@@ -24,6 +24,11 @@ use carrack_service::upload::{Append, NewAppend, Progress};
 use fields::Concat;
 use metadata::Metadata;
 
+/// The pairs of `Upload-Metadata`, if it can be read.
+pub(crate) fn metadata_pairs(text: &str) -> Option<Vec<(String, Vec<u8>)>> {
+    Some(Metadata::parse(text).ok()?.into_pairs())
+}
+
 /// The version of the protocol, the only one there is.
 const VERSION: &str = "1.0.0";
 const EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,expiration,checksum,checksum-trailer,\

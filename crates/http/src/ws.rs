@@ -4,15 +4,16 @@
 //! happens while the client is slow replaces what it has not been told yet.
 
 use crate::call::Call;
-use crate::live::{Follow, News, PACE};
+use crate::guard::Guard;
+use crate::live::{Follow, News};
 use crate::render::{self, Response};
-use crate::uploads::render_upload;
+use crate::watching::{Events, Transfers, to_value};
 use axum::http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use carrack_domain::access::{UseArchives, UseUploads, authorize};
-use carrack_domain::{ArchiveId, Code, Error, Grant, Principal, Result, UploadId};
+use carrack_domain::{ArchiveId, Code, Error, Result, UploadId};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
@@ -42,6 +43,7 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// Opens a WebSocket. Send `{"subscribe": ["archive:ID", "upload:ID", "transfers"]}` or `{"unsubscribe": [...]}`; receive
 /// `{"topic", "event", "data"}`: the newest state of each, first as it is, then whenever it changes, at most four times a second.
+/// `transfers` are the caller's open uploads and downloads, of all there are for administrators.
 #[utoipa::path(
     get, path = "/v1/ws", tag = "progress",
     params(("Upgrade" = String, Header, description = "`websocket`"), ("Sec-WebSocket-Key" = String, Header), ("Sec-WebSocket-Version" = String, Header, description = "`13`")),
@@ -65,7 +67,7 @@ pub(crate) async fn open(mut call: Call) -> Result<Response> {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
     let (base_url, tasks) = (call.base_url(), call.app.tasks.clone());
-    let (app, principal) = (call.app.clone(), call.principal.clone());
+    let (app, guard) = (call.app.clone(), Guard::new(call.app.clone(), call.principal.clone()));
     tasks.spawn(async move {
         // The client may have gone before it had its answer.
         let Ok(upgraded) = upgrade.await else { return };
@@ -74,7 +76,7 @@ pub(crate) async fn open(mut call: Call) -> Result<Response> {
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
         let io = TokioIo::new(upgraded);
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-        Session { app, principal, base_url, topics: BTreeMap::new() }.serve(socket).await;
+        Session { app, guard, base_url, topics: BTreeMap::new() }.serve(socket).await;
     });
     Ok(response)
 }
@@ -122,7 +124,7 @@ struct Told<'a> {
 /// A connection's subscriptions.
 struct Session {
     app: Arc<crate::App>,
-    principal: Principal,
+    guard: Guard,
     base_url: String,
     topics: BTreeMap<String, Topic>,
 }
@@ -130,66 +132,7 @@ struct Session {
 /// What is followed, each as its own kind of thing. Boxed, as they differ in size.
 enum Topic {
     Archive(Box<Follow>),
-    Uploads(Box<Uploads>),
-}
-
-/// An upload of the caller, or all of them.
-struct Uploads {
-    app: Arc<crate::App>,
-    grant: Grant<UseUploads>,
-    one: Option<UploadId>,
-    watch: Box<dyn carrack_service::Watch>,
-    next_at: Instant,
-    /// There is news that has not been looked up yet.
-    stale: bool,
-    told: Value,
-}
-
-type Events = Vec<(&'static str, Value)>;
-
-impl Uploads {
-    /// How things are now; `None` when the upload is gone.
-    async fn look(&self) -> Option<(&'static str, Value)> {
-        let uploads = &self.app.service.uploads;
-        match self.one {
-            Some(id) => {
-                let status = uploads.status(&self.grant, id).await.ok()?;
-                Some(("upload", to_value(&render_upload(status))))
-            }
-            None => {
-                let all = uploads.list(&self.grant, None).await.ok()?;
-                let all: Vec<_> = all.into_iter().map(render_upload).collect();
-                Some(("transfers", json!({ "uploads": all })))
-            }
-        }
-    }
-
-    /// Waits for news; an empty list when nothing more will come. Cancel-safe.
-    async fn advance(&mut self) -> Events {
-        loop {
-            tokio::time::sleep_until(self.next_at).await;
-            if !self.stale {
-                if self.watch.next().await.is_none() {
-                    return Vec::new();
-                }
-                (self.stale, self.next_at) = (true, Instant::now() + PACE);
-            }
-            let now = self.look().await;
-            self.stale = false;
-            match now {
-                None => return vec![("gone", Value::Null)],
-                Some((event, data)) if data != self.told => {
-                    self.told = data.clone();
-                    return vec![(event, data)];
-                }
-                Some(_) => {}
-            }
-        }
-    }
-}
-
-fn to_value(value: &impl Serialize) -> Value {
-    serde_json::to_value(value).unwrap_or_default()
+    Transfers(Box<Transfers>),
 }
 
 fn told_of(news: Vec<News>) -> Events {
@@ -208,8 +151,8 @@ impl Topic {
                 Some(news) => (told_of(news), !follow.is_over()),
                 None => (vec![("gone", Value::Null)], false),
             },
-            Topic::Uploads(uploads) => {
-                let events = uploads.advance().await;
+            Topic::Transfers(transfers) => {
+                let events = transfers.advance().await;
                 let over = events.first().is_none_or(|(event, _)| *event == "gone");
                 (events, !over)
             }
@@ -221,6 +164,7 @@ impl Session {
     /// Talks to the client until it goes, or the server stops.
     async fn serve(mut self, mut socket: Socket) {
         let mut heard = Instant::now();
+        let mut ping_at = heard + PING_EVERY;
         let app = self.app.clone();
         loop {
             let told = tokio::select! {
@@ -234,7 +178,14 @@ impl Session {
                     }
                 }
                 told = next(&mut self.topics) => told,
-                () = tokio::time::sleep(PING_EVERY) => {
+                () = self.guard.ended() => {
+                    let reason = "the credentials are not good any more".into();
+                    let frame = CloseFrame { code: CloseCode::Policy, reason };
+                    send(&mut socket, Message::Close(Some(frame))).await;
+                    return;
+                }
+                () = tokio::time::sleep_until(ping_at) => {
+                    ping_at = Instant::now() + PING_EVERY;
                     if heard.elapsed() > PATIENCE || !send(&mut socket, Message::Ping(Vec::new().into())).await {
                         return;
                     }
@@ -292,17 +243,17 @@ impl Session {
     async fn subscribe(&self, topic: &str) -> Result<(Option<Topic>, Events)> {
         let app = &self.app;
         if let Some(id) = topic.strip_prefix("archive:").and_then(ArchiveId::parse) {
-            let grant = authorize::<UseArchives>(&self.principal, ())?;
+            let grant = authorize::<UseArchives>(self.guard.principal(), ())?;
             let watching = app.service.archives.watch(&grant, id).await?;
             let mut follow = Follow::new(app.clone(), grant, self.base_url.clone(), watching, None);
             let events = told_of(follow.first());
             let over = follow.is_over();
             return Ok(((!over).then(|| Topic::Archive(Box::new(follow))), events));
         }
-        let grant = authorize::<UseUploads>(&self.principal, ())?;
-        let (one, watch) = match topic.strip_prefix("upload:").and_then(UploadId::parse) {
-            Some(id) => (Some(id), app.service.uploads.watch(&grant, id).await?.1),
-            None if topic == "transfers" => (None, app.service.uploads.watch_all(&grant).await?),
+        let grant = authorize::<UseUploads>(self.guard.principal(), ())?;
+        let (transfers, event) = match topic.strip_prefix("upload:").and_then(UploadId::parse) {
+            Some(id) => Transfers::one(app.clone(), grant, id).await?,
+            None if topic == "transfers" => Transfers::all(app.clone(), grant).await?,
             None => {
                 return Err(Error::new(
                     Code::InvalidRequest,
@@ -310,14 +261,7 @@ impl Session {
                 ));
             }
         };
-        let next_at = Instant::now();
-        let mut uploads =
-            Uploads { app: app.clone(), grant, one, watch, next_at, stale: false, told: Value::Null };
-        let Some((event, data)) = uploads.look().await else {
-            return Err(Error::new(Code::UploadNotFound, "There is no such upload."));
-        };
-        uploads.told = data.clone();
-        Ok((Some(Topic::Uploads(Box::new(uploads))), vec![(event, data)]))
+        Ok((Some(Topic::Transfers(Box::new(transfers))), vec![event]))
     }
 }
 

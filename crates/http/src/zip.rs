@@ -5,12 +5,13 @@ use crate::call::Call;
 use crate::disposition;
 use crate::render::{self, Response};
 use crate::rope::{self, Answer, Outgoing};
-use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::header::{self, CACHE_CONTROL, CONTENT_DISPOSITION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use carrack_domain::access::{ArchiveFile, ArchivePrefix, FileRef, authorize};
-use carrack_domain::{Code, Error, Key, Result};
+use carrack_domain::archive::with_extension;
+use carrack_domain::{Code, Error, Key, Result, Rope};
 use carrack_service::archive::{Archive, Deflated, Selection};
-use carrack_service::download::Kind;
+use carrack_service::download::{Kind, Transfer};
 use std::collections::BTreeSet;
 
 /// Files of a bucket as one ZIP with a length, an ETag and ranges; the same files make the same bytes.
@@ -47,22 +48,22 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
     };
     let selection = selection(&call)?;
     let name = archive_name(&call);
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_DISPOSITION, disposition::header(true, &name));
     let archives = &call.app.service.archives;
     let archive = match deflate {
         false => archives.zip(selection, call.form).await?,
         true => match archives.deflated(selection, call.form).await? {
             Deflated::Ready(archive) => archive,
-            Deflated::Streamed(stream) => return Ok(flow(&call, headers, stream)),
+            Deflated::Streamed(stream) => return Ok(flow(&call, &name, stream)),
         },
     };
-    send(&call, headers, archive)
+    send(&call, &name, archive)
 }
 
 /// A ZIP that is made as it is sent: nobody knows its length, so there is nothing to resume.
-fn flow(call: &Call, mut headers: HeaderMap, stream: carrack_service::Body) -> Response {
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/zip"));
+fn flow(call: &Call, name: &str, stream: carrack_service::Body) -> Response {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_DISPOSITION, disposition::header(true, name));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     let body = if call.method == Method::HEAD { ResponseBody::empty() } else { ResponseBody::stream(stream) };
@@ -71,23 +72,32 @@ fn flow(call: &Call, mut headers: HeaderMap, stream: carrack_service::Body) -> R
     response
 }
 
-/// Sends a ZIP, or what the request wants of it.
-pub(crate) fn send(call: &Call, mut headers: HeaderMap, archive: Archive) -> Result<Response> {
+/// The media type of a ZIP.
+pub(crate) const CONTENT_TYPE: &str = "application/zip";
+
+/// What every answer with a ZIP of known length says.
+pub(crate) fn headers(rope: &Rope) -> Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
     // nginx in front would keep up to 1 GiB of it on disk and then stop reading: the answer is to be passed on as it comes.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    let headers = rope::representation(headers, &archive.rope, "application/zip")?;
-    let out = Outgoing { rope: &archive.rope, content_type: "application/zip", kind: Kind::Zip, headers };
+    rope::representation(headers, rope, CONTENT_TYPE)
+}
+
+/// Sends a ZIP, or what the request wants of it.
+pub(crate) fn send(call: &Call, name: &str, archive: Archive) -> Result<Response> {
+    let mut headers = headers(&archive.rope)?;
+    headers.insert(CONTENT_DISPOSITION, disposition::header(true, name));
+    let out = Outgoing { rope: &archive.rope, content_type: CONTENT_TYPE, kind: Kind::Zip, headers };
     Ok(match rope::answer(call, out)? {
         Answer::Head(response) => response,
-        Answer::Content(response, slice, kind) => rope::with_body(
-            response,
-            call.traffic()?,
-            slice,
-            kind,
-            archive.reader,
-            call.form,
-            Some(archive.hold),
-        ),
+        Answer::Content(response, slice, kind) => {
+            let length = slice.len();
+            let name = || name.to_owned();
+            let watched = call.app.service.transfers.begin(call.principal.subject(), kind, length, name);
+            let hold = Some(archive.hold);
+            let transfer = Transfer::new(call.traffic()?, slice, archive.reader, call.form, kind, hold);
+            rope::with_transfer(response, transfer.watched(watched), length)
+        }
     })
 }
 
@@ -127,9 +137,4 @@ pub(crate) fn name(wished: Option<&str>, prefix: &str, bucket: &str) -> String {
     let wished = wished.filter(|name| !name.is_empty());
     let folder = prefix.trim_end_matches('/').rsplit('/').next().filter(|folder| !folder.is_empty());
     wished.or(folder).unwrap_or(bucket).to_owned()
-}
-
-/// The name of a file that is a ZIP.
-pub(crate) fn with_extension(name: &str) -> String {
-    if name.to_ascii_lowercase().ends_with(".zip") { name.to_owned() } else { format!("{name}.zip") }
 }

@@ -211,6 +211,11 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         .read_policies()
         .await
         .map_err(|error| format!("the policies cannot be read: {}", error.chain()))?;
+    service
+        .access
+        .read_denied()
+        .await
+        .map_err(|error| format!("the denied tokens cannot be read: {}", error.chain()))?;
     Ok(Rooms { service, catalog, tasks, _folder: folder })
 }
 

@@ -6,6 +6,7 @@
 //! placeholder was removed.
 
 use crate::Core;
+use crate::denied::Denied;
 use crate::jwt::{Issuer, Tokens};
 use crate::keys::{KeyRing, Secret};
 use carrack_domain::access::{GUEST, ManageTokens, ROOT};
@@ -47,7 +48,7 @@ pub struct Options {
 
 /// Verifies credentials, and makes them.
 pub struct Access {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     /// Only the hash is kept: a memory dump does not contain the token.
     root: blake3::Hash,
     root_identity: Arc<Identity>,
@@ -60,6 +61,7 @@ pub struct Access {
     by_hash: Cache<(Kind, [u8; 32]), Arc<Identity>>,
     by_id: Cache<TokenId, ()>,
     tokens: Tokens,
+    pub(crate) denied: Denied,
     /// By generation of the keys, period of time, and hash.
     verified: Cache<(u64, i64, [u8; 32]), Arc<Identity>>,
 }
@@ -127,6 +129,7 @@ impl Access {
             by_hash: Cache::new(TOKENS_MAX),
             by_id: Cache::new(TOKENS_MAX),
             tokens: Tokens::new(options.issuers, clock),
+            denied: Denied::default(),
             verified: Cache::new(TOKENS_MAX),
         }
     }
@@ -183,7 +186,31 @@ impl Access {
         if identity.expires_at.is_some_and(|end| end <= of.now) {
             return Err(invalid_token());
         }
+        self.refuse_denied(&identity)?;
         Ok(self.principal(identity, of))
+    }
+
+    /// Counts changes of what tokens of others are verified with, see [`Access::renew`].
+    pub fn epoch(&self) -> u64 {
+        self.tokens.generation()
+    }
+
+    /// Somebody who came at `epoch` and is still here, under the policies of this moment; `invalid_token` when their
+    /// credentials were revoked or have expired since.
+    pub async fn renew(&self, principal: &Principal, epoch: u64) -> Result<Principal> {
+        let identity = principal.identity();
+        if identity.expires_at.is_some_and(|end| end <= self.now()) {
+            return Err(invalid_token());
+        }
+        self.refuse_denied(identity)?;
+        match identity.token {
+            Some(token) => self.still_good(&token).await?,
+            None if [ROOT, GUEST].contains(&identity.subject.as_str()) => {}
+            // The key that it was signed with may be gone, and the token is not kept to be verified again.
+            None if epoch != self.epoch() => return Err(invalid_token()),
+            None => {}
+        }
+        Ok(self.principal(identity.clone(), Circumstances { now: self.now(), ..*principal.circumstances() }))
     }
 
     async fn bearer(&self, token: &str) -> Result<Arc<Identity>> {
@@ -256,6 +283,7 @@ impl Access {
             role: new.role,
             buckets: new.buckets,
             token: None,
+            foreign: None,
             expires_at: new.expires_in.map(|span| self.now().after(span)),
         };
         self.make(identity, Carrier::Bearer, None, grant.principal().subject()).await

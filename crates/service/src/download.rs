@@ -2,6 +2,7 @@
 
 use crate::limit::Traffic;
 use crate::link::Delivery;
+use crate::transfers::{Standing, Watched};
 use crate::{Core, metrics};
 use ::metrics::{Counter, Gauge};
 use bytes::Bytes;
@@ -215,6 +216,8 @@ pub struct Transfer {
     traffic: Traffic,
     /// Where it counts as part of a link's use.
     delivery: Option<Delivery>,
+    /// Where it is shown to those who watch.
+    watched: Option<Watched>,
     /// What has to live until the last byte is read, such as an archive's manifest.
     _hold: Option<Arc<dyn Send + Sync>>,
 }
@@ -240,8 +243,15 @@ impl Transfer {
             result: Ending::Aborted,
             traffic,
             delivery: None,
+            watched: None,
             _hold: hold,
         }
+    }
+
+    /// Shows how it goes.
+    pub fn watched(mut self, watched: Option<Watched>) -> Transfer {
+        self.watched = watched;
+        self
     }
 
     /// Counts what is sent as part of a link's use.
@@ -280,6 +290,9 @@ impl Transfer {
         match self.reader.read(extents).await {
             Ok(bytes) => {
                 self.sent += bytes.len() as u64;
+                if let Some(watched) = &self.watched {
+                    watched.sent(self.sent);
+                }
                 if self.slice.is_empty() && self.rest.is_none() {
                     self.result = Ending::Completed;
                 }
@@ -333,6 +346,13 @@ impl Drop for Transfer {
     fn drop(&mut self) {
         if let Some(delivery) = self.delivery.take() {
             delivery.end(matches!(self.result, Ending::Completed));
+        }
+        if let Some(watched) = self.watched.take() {
+            watched.end(match self.result {
+                Ending::Completed => Standing::Completed,
+                Ending::Aborted => Standing::Aborted,
+                Ending::Failed => Standing::Failed,
+            });
         }
         let meters = self.kind.meters();
         meters.in_progress.decrement(1);

@@ -6,6 +6,7 @@ pub mod access;
 pub mod archive;
 pub mod audit;
 pub mod bucket;
+pub mod denied;
 pub mod download;
 pub mod facts;
 pub mod file;
@@ -19,6 +20,7 @@ pub mod maintenance;
 pub mod metrics;
 mod retention;
 pub mod signed;
+pub mod transfers;
 pub mod upload;
 
 use bytes::Bytes;
@@ -103,12 +105,14 @@ pub struct Service {
     pub uploads: upload::Uploads,
     /// What goes out.
     pub downloads: Arc<download::Downloads>,
+    /// What is under way of it.
+    pub transfers: Arc<transfers::Transfers>,
     /// How much one may have.
     pub limiter: Arc<limit::Limiter>,
     /// Ways to files for whoever has them.
     pub links: link::Links,
     /// Many files as one.
-    pub archives: archive::Archives,
+    pub archives: Arc<archive::Archives>,
     /// The workers.
     pub jobs: Arc<job::Jobs>,
     /// Who did what.
@@ -140,14 +144,17 @@ impl Service {
         let maintenance = Arc::new(maintenance);
         let downloads = Arc::new(download::Downloads::new(core.clone(), readings));
         let files = Arc::new(file::Files::new(core.clone(), maintenance.clone()));
+        let archives = archive::Archives::new(core.clone(), manifests, desk, pool);
+        let archives = Arc::new(archives);
         Ok(Service {
             buckets: bucket::Buckets::new(core.clone(), access.clone()),
             uploads: upload::Uploads::new(core.clone(), maintenance.clone(), files.clone()),
             files,
-            links: link::Links::new(core.clone(), access.clone(), downloads.clone()),
+            links: link::Links::new(core.clone(), access.clone(), downloads.clone(), archives.clone()),
             downloads,
             limiter: Arc::new(limit::Limiter::new(core.clone(), limits)),
-            archives: archive::Archives::new(core.clone(), manifests, desk, pool),
+            transfers: Arc::new(transfers::Transfers::new(core.clock.clone())),
+            archives,
             jobs,
             audit: Arc::new(audit::Trail::new(core.clone(), access.clone(), audit)),
             access,

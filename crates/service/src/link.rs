@@ -4,20 +4,24 @@
 //! counted as it goes and written down when each answer ends; in between it is in memory, in one place for all answers of
 //! the same use. A crash in the middle forgets what was sent since: the use stays taken, and can be resumed.
 
+mod target;
+
 use crate::Core;
 use crate::access::Access;
-use crate::download::{COUNTED_BYTES, Downloads, Form, OpenFile};
+use crate::archive::Archives;
+use crate::download::{COUNTED_BYTES, Downloads};
 use crate::keys::Purpose;
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
-use carrack_domain::access::{FileRef, ReadFile, ShareFile, UseLinks, authorize};
-use carrack_domain::link::{Link, LinkClaim};
+use carrack_domain::access::{ReadFile, ShareFile, UseArchives, UseLinks};
+use carrack_domain::link::{Link, LinkClaim, LinkedArchive, Target};
 use carrack_domain::policy::{AddressRange, Circumstances};
-use carrack_domain::{ClaimId, Code, Error, Grant, Identity, LinkId, Result, Role, Timestamp};
+use carrack_domain::{ArchiveId, ClaimId, Code, Error, Grant, LinkId, Principal, Result, Role, Timestamp};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+pub use target::Content;
 use tokio::sync::Semaphore;
 
 /// The longest that a link is good: ten years.
@@ -52,11 +56,12 @@ pub struct NewLink {
     pub rate_limit: Option<NonZeroU64>,
 }
 
-/// Ways to files for whoever has them.
+/// Ways to files and archives for whoever has them.
 pub struct Links {
     core: Arc<Core>,
     access: Arc<Access>,
     downloads: Arc<Downloads>,
+    archives: Arc<Archives>,
     hashing: Arc<Semaphore>,
     /// Claims that are being used, each in one place.
     live: Arc<Mutex<HashMap<ClaimId, Weak<Live>>>>,
@@ -116,9 +121,14 @@ fn not_found() -> Error {
 }
 
 impl Links {
-    pub(crate) fn new(core: Arc<Core>, access: Arc<Access>, downloads: Arc<Downloads>) -> Links {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        access: Arc<Access>,
+        downloads: Arc<Downloads>,
+        archives: Arc<Archives>,
+    ) -> Links {
         let hashing = Arc::new(Semaphore::new(HASHING_MAX));
-        Links { core, access, downloads, hashing, live: Arc::default() }
+        Links { core, access, downloads, archives, hashing, live: Arc::default() }
     }
 
     /// Makes a link to a file's present content. Who may share it may let others read what they may read themselves.
@@ -132,17 +142,42 @@ impl Links {
             return Err(Error::broken("a grant to share another file"));
         }
         let file = self.core.facts.file(read.resource()).await?;
+        self.make(share.principal(), Target::File((*file).clone()), new).await
+    }
+
+    /// Makes a link to a completed archive of the caller's. Whose files are in it may share them, or the link leads
+    /// nowhere. It ends with the archive.
+    ///
+    /// `archive_not_found`, `archive_not_ready`, `forbidden`.
+    pub async fn create_to_archive(
+        &self,
+        archives: &Grant<UseArchives>,
+        links: &Grant<UseLinks>,
+        id: ArchiveId,
+        mut new: NewLink,
+    ) -> Result<Link> {
+        let archive = self.archives.get(archives, id).await?;
+        let linked = LinkedArchive::of(&archive).ok_or_else(|| {
+            let detail = format!("The archive is {}: link to it once it is completed.", archive.state);
+            Error::new(Code::ArchiveNotReady, detail)
+        })?;
+        target::may_be_shared(links.principal(), &archive)?;
+        let left = archive.expires_at.as_millis() - self.core.clock.now().as_millis();
+        new.expires_in = new.expires_in.min(Duration::from_millis(left.try_into().unwrap_or(0)));
+        self.make(links.principal(), Target::Archive(linked), new).await
+    }
+
+    async fn make(&self, principal: &Principal, target: Target, new: NewLink) -> Result<Link> {
         let now = self.core.clock.now();
         let password = match new.password {
             None => None,
             Some(password) => Some(self.hash(password).await?),
         };
-        let principal = share.principal();
         let link = Link {
             id: LinkId::generate(&*self.core.entropy),
             owner: principal.subject().to_owned(),
             role: principal.role(),
-            file: (*file).clone(),
+            target,
             expires_at: now.after(new.expires_in),
             not_before: new.not_before,
             max_downloads: new.max_downloads,
@@ -177,8 +212,7 @@ impl Links {
         let link = self.core.catalog.link(&id).await?;
         let principal = grant.principal();
         let own = principal.role() != Role::Guest && link.owner == principal.subject();
-        let rules = principal.role() == Role::Admin && principal.identity().buckets.is_none();
-        if own || rules { Ok(link) } else { Err(not_found()) }
+        if own || principal.rules() { Ok(link) } else { Err(not_found()) }
     }
 
     /// Revokes the caller's link, at once; again is fine.
@@ -228,7 +262,6 @@ impl Links {
     /// Takes one use of a counted link. It is taken for good when this returns.
     pub async fn claim(&self, link: &Link, of: &Circumstances) -> Result<ClaimId> {
         let claim = LinkClaim::new(ClaimId::generate(&*self.core.entropy), link.id, of.address, of.now);
-        self.may_still_be_read(link, of)?;
         let core = self.core.clone();
         let work = async move {
             core.catalog.use_link(&claim.link, Some(&claim), claim.created_at).await?;
@@ -250,16 +283,9 @@ impl Links {
         Ok(found.map(|claim| claim.id))
     }
 
-    /// What a link is to, opened; of an uncounted link.
-    pub async fn content(&self, link: &Link, form: Form, of: &Circumstances) -> Result<OpenFile> {
-        self.may_still_be_read(link, of)?;
-        self.downloads.open_content(&link.file, form).await
-    }
-
     /// The claim of this name, to be used: `link_used` when it is over, or is none of this link.
     pub async fn begin(&self, link: &Link, claim: &str, of: &Circumstances) -> Result<Use> {
         let id = ClaimId::parse(claim).ok_or_else(used)?;
-        self.may_still_be_read(link, of)?;
         let live = self.live(link, id).await?;
         if !live.claim().is_open(of.now) {
             return Err(used());
@@ -279,23 +305,13 @@ impl Links {
         }
         // Those that nobody uses any more go when another comes.
         table.retain(|_, live| live.strong_count() > 0);
-        let live = Arc::new(Live { claim: Mutex::new(claim), size: link.file.blob.size });
+        let live = Arc::new(Live { claim: Mutex::new(claim), size: link.target.size() });
         table.insert(id, Arc::downgrade(&live));
         Ok(live)
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<ClaimId, Weak<Live>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether who made the link may still read and share what it is to: rights are those of the moment.
-    fn may_still_be_read(&self, link: &Link, of: &Circumstances) -> Result<()> {
-        let owner = self.access.principal(Arc::new(Identity::new(link.owner.clone(), link.role)), *of);
-        let place = FileRef { bucket: link.file.bucket.clone(), key: link.file.key.clone() };
-        let gone = |_| Error::new(Code::LinkRevoked, "Who made this link may not share the file any more.");
-        authorize::<ReadFile>(&owner, place.clone()).map_err(gone)?;
-        authorize::<ShareFile>(&owner, place).map_err(gone)?;
-        Ok(())
     }
 
     async fn hash(&self, password: String) -> Result<String> {

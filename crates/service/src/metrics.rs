@@ -32,6 +32,8 @@ pub const THROTTLED: &str = "carrack_bandwidth_wait_duration_seconds";
 pub const JOBS: &str = "carrack_jobs_total";
 /// Seconds that a worker had a job.
 pub const JOB_DURATION: &str = "carrack_job_duration_seconds";
+/// Bytes of content that jobs have deflated, also those whose deflated form was lost with a crash.
+pub const DEFLATED_BYTES: &str = "carrack_archive_deflated_bytes_total";
 /// Bytes of deflated forms that are kept, with 128 for each record.
 pub const PACK_BYTES: &str = "carrack_archive_encodings_bytes";
 /// Runs of deflated forms that were deleted to stay within the quota.
@@ -67,6 +69,7 @@ pub fn describe() {
     describe_histogram!(ARCHIVE_PLAN_DURATION, Unit::Seconds, "Time to lay out an archive.");
     describe_counter!(JOBS, "Jobs that a worker had, by result.");
     describe_histogram!(JOB_DURATION, Unit::Seconds, "Time that a worker had a job.");
+    describe_counter!(DEFLATED_BYTES, Unit::Bytes, "Content that jobs have deflated.");
     describe_gauge!(PACK_BYTES, Unit::Bytes, "Deflated forms that are kept.");
     describe_counter!(PACKS_EVICTED, "Runs of deflated forms deleted to stay within the quota.");
     describe_gauge!(RECORDS_WITHOUT_DATA, "Records whose bytes are missing; must be 0.");

@@ -8,7 +8,7 @@ use crate::keys::{Purpose, invalid_signature};
 use crate::limit::LinkRate;
 use carrack_domain::access::{FileRef, Identity, ReadFile, ShareFile, UseUploads, WriteFile};
 use carrack_domain::policy::{AddressRange, Circumstances};
-use carrack_domain::{Code, Error, Grant, Result, Role, Timestamp, TokenId};
+use carrack_domain::{Code, Error, ForeignTokenId, Grant, Result, Role, Timestamp, TokenId};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -65,6 +65,8 @@ struct Claims {
     role: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     token: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    foreign: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ip: Option<AddressRange>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,6 +144,7 @@ impl Access {
             sub: identity.subject.clone(),
             role: identity.role.as_str().to_owned(),
             token: identity.token.map(|token| token.to_string()),
+            foreign: identity.foreign.map(|token| token.to_string()),
             ip: terms.ip,
             filename: terms.filename,
             rate_limit: terms.rate_limit,
@@ -184,7 +187,12 @@ impl Access {
             }
             Some(None) => return Err(invalid_signature()),
         };
-        let identity = Identity { token, ..Identity::new(claims.sub, role) };
+        let foreign = match claims.foreign.as_deref() {
+            None => None,
+            Some(text) => Some(ForeignTokenId::parse(text).ok_or_else(invalid_signature)?),
+        };
+        let identity = Identity { token, foreign, ..Identity::new(claims.sub, role) };
+        self.refuse_denied(&identity)?;
         let name = || -> [u8; 16] {
             let mut name = [0; 16];
             name.copy_from_slice(&blake3::hash(sealed.as_bytes()).as_bytes()[..16]);

@@ -1,8 +1,9 @@
 use super::*;
 use crate::{Claim, ENCODING_ROW_BYTES, Encoding, NewPack};
-use carrack_domain::archive::{Archive, Compression, Content, RENAMED_MAX, Renamed};
+use carrack_domain::access::{FileRef, PrefixRef};
+use carrack_domain::archive::{Archive, Compression, Content, Origin, RENAMED_MAX, Renamed};
 use carrack_domain::job::{JobFailure, JobState, JobWish, Progress};
-use carrack_domain::{ArchiveId, EncodingId};
+use carrack_domain::{ArchiveId, BucketName, EncodingId, KeyPrefix};
 
 /// Long enough for a test that is not about leases ending.
 const LEASE: Duration = Duration::from_secs(600);
@@ -26,6 +27,7 @@ fn archive_of(number: u64, state: JobState) -> Archive {
         bytes: 1 << 40,
         renamed: vec![Renamed { key: "k\n".to_owned(), name: "ключ".to_owned() }],
         renamed_total: 1,
+        origins: origins(),
         manifest: (blob_id(1000 + number), 77),
         content: None,
         state,
@@ -38,6 +40,15 @@ fn archive_of(number: u64, state: JobState) -> Archive {
 
 fn content() -> Content {
     Content { size: 1 << 41, etag: "z1-tag".to_owned(), modified: later(5) }
+}
+
+fn origins() -> Vec<Origin> {
+    let bucket = BucketName::parse("linked").expect("a name");
+    let prefix = KeyPrefix::parse("a\"/").expect("a prefix");
+    vec![
+        Origin::File(FileRef { bucket: bucket.clone(), key: key("k") }),
+        Origin::Below(PrefixRef { bucket, prefix }),
+    ]
 }
 
 /// Makes an archive that holds these blobs.

@@ -4,7 +4,7 @@ use crate::{AuditQuery, Position};
 use carrack_domain::audit::chain::Hash;
 use carrack_domain::audit::verify::{Signed, Verifier};
 use carrack_domain::audit::{Context, Kind, Lines, Record, Via};
-use carrack_domain::link::Link;
+use carrack_domain::link::{Link, Target};
 use carrack_domain::{Identity, LinkId, Role, TokenId, TraceId};
 use std::collections::BTreeSet;
 
@@ -58,7 +58,7 @@ pub(super) async fn changes(catalog: &dyn Catalog) {
             id: LinkId::from_bytes([5; 16]),
             owner: "ann".to_owned(),
             role: Role::User,
-            file: catalog.file(&bucket, &key).await.unwrap(),
+            target: Target::File(catalog.file(&bucket, &key).await.unwrap()),
             expires_at: later(60),
             not_before: None,
             max_downloads: None,

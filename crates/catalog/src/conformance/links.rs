@@ -1,8 +1,8 @@
 use super::*;
 use carrack_domain::file::File;
-use carrack_domain::link::{Link, LinkClaim};
+use carrack_domain::link::{Link, LinkClaim, LinkedArchive, Target};
 use carrack_domain::policy::AddressRange;
-use carrack_domain::{ClaimId, LinkId, Role};
+use carrack_domain::{ArchiveId, ClaimId, ETag, LinkId, Role};
 
 fn link_id(number: u8) -> LinkId {
     LinkId::from_bytes([number; 16])
@@ -18,7 +18,7 @@ fn link(number: u8, owner: &str, max_downloads: Option<u64>) -> Link {
         id: link_id(number),
         owner: owner.to_owned(),
         role: Role::User,
-        file: File {
+        target: Target::File(File {
             bucket: file.target.bucket,
             key: file.target.key,
             blob: file.blob,
@@ -26,7 +26,7 @@ fn link(number: u8, owner: &str, max_downloads: Option<u64>) -> Link {
             metadata: file.target.metadata,
             created_at: file.created_at,
             created_by: file.created_by,
-        },
+        }),
         expires_at: later(100),
         not_before: Some(later(1)),
         max_downloads,
@@ -57,7 +57,14 @@ pub(super) async fn life(catalog: &dyn Catalog) {
         rate_limit: None,
         ..link(2, "ann", None)
     };
-    for link in [&link(1, "ann", Some(2)), &bare, &link(3, "bob", None)] {
+    let archive = LinkedArchive {
+        id: ArchiveId::from_bytes([9; 16]),
+        name: "all \"of it\".zip".to_owned(),
+        size: 1 << 41,
+        etag: ETag::new("z1-tag").expect("a tag"),
+    };
+    let to_archive = Link { target: Target::Archive(archive), ..link(4, "cid", Some(1)) };
+    for link in [&link(1, "ann", Some(2)), &bare, &link(3, "bob", None), &to_archive] {
         catalog.create_link(link).await.unwrap();
         assert_eq!(&catalog.link(&link.id).await.unwrap(), link);
     }

@@ -50,6 +50,7 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn Catalog>) {
     tokens::life(&*make().await).await;
     tokens::what_was_made_with_one_ends_with_it(&*make().await).await;
     tokens::expiry(&*make().await).await;
+    tokens::denials(&*make().await).await;
     files::life(&*make().await).await;
     files::preconditions(&*make().await).await;
     files::quota(&*make().await).await;

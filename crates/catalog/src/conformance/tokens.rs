@@ -1,7 +1,7 @@
 use super::*;
 use carrack_domain::access::Identity;
-use carrack_domain::token::{Carrier, Token};
-use carrack_domain::{Role, TokenId};
+use carrack_domain::token::{Carrier, Denial, Token};
+use carrack_domain::{ForeignTokenId, Role, TokenId};
 
 fn token_id(number: u8) -> TokenId {
     TokenId::from_bytes([number; 16])
@@ -19,6 +19,7 @@ pub(super) fn token(number: u8, expires_at: Option<Timestamp>) -> Token {
             role: Role::User,
             buckets: Some(vec![bucket_name("one"), bucket_name("two")]),
             token: Some(id),
+            foreign: None,
             expires_at,
         },
         created_at: later(u64::from(number)),
@@ -27,7 +28,10 @@ pub(super) fn token(number: u8, expires_at: Option<Timestamp>) -> Token {
 }
 
 pub(super) fn session(number: u8, parent: u8) -> Token {
-    Token { parent: Some(token_id(parent)), carrier: Carrier::Cookie, ..token(number, None) }
+    let mut session =
+        Token { parent: Some(token_id(parent)), carrier: Carrier::Cookie, ..token(number, None) };
+    session.identity.foreign = Some(ForeignTokenId::of("https://id.example", "1"));
+    session
 }
 
 pub(super) async fn life(catalog: &dyn Catalog) {
@@ -75,4 +79,25 @@ pub(super) async fn expiry(catalog: &dyn Catalog) {
     assert_code(catalog.token(&token_id(2)).await, Code::TokenNotFound, "an expired token");
     assert_eq!(catalog.expire_tokens(later(99)).await.unwrap(), 1);
     assert_eq!(catalog.tokens(9).await.unwrap().len(), 1, "what has no end stays");
+}
+
+pub(super) async fn denials(catalog: &dyn Catalog) {
+    let denial = |number: u8, until| Denial {
+        issuer: format!("https://id{}.example", number % 2),
+        jti: format!("j\u{e4}{number}"),
+        until,
+        denied_at: later(u64::from(number)),
+        denied_by: "root".to_owned(),
+    };
+    let (one, two, three) = (denial(1, Some(later(10))), denial(2, None), denial(3, Some(later(20))));
+    for denial in [&two, &one, &three, &one] {
+        catalog.deny_token(denial).await.unwrap();
+    }
+    assert_eq!(catalog.denied_tokens(9).await.unwrap(), [one.clone(), two.clone(), three.clone()]);
+    assert_eq!(catalog.denied_tokens(1).await.unwrap(), std::slice::from_ref(&one));
+    let longer = Denial { until: Some(later(30)), ..one.clone() };
+    let again = Denial { denied_at: later(50), denied_by: "else".to_owned(), ..longer.clone() };
+    catalog.deny_token(&again).await.unwrap();
+    assert_eq!(catalog.expire_tokens(later(20)).await.unwrap(), 0, "no token is gone");
+    assert_eq!(catalog.denied_tokens(9).await.unwrap(), [longer, two], "what has ended is forgotten");
 }

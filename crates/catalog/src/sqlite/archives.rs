@@ -4,15 +4,16 @@ use super::error::Done;
 use super::jobs;
 use super::rows::{blob_id, damaged, number, signed, unsigned};
 use crate::Claim;
-use carrack_domain::archive::{Archive, Compression, Content, RENAMED_MAX, Renamed};
+use carrack_domain::access::{FileRef, PrefixRef};
+use carrack_domain::archive::{Archive, Compression, Content, Origin, RENAMED_MAX, Renamed};
 use carrack_domain::job::{JobWish, Progress};
-use carrack_domain::{ArchiveId, BlobId, Code, Error, Timestamp};
+use carrack_domain::{ArchiveId, BlobId, BucketName, Code, Error, Key, KeyPrefix, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Columns of [`archive()`].
 const ARCHIVE: &str = "a.id, owner, name, compression, entries, bytes, renamed, renamed_total, manifest, \
-     manifest_bytes, size, etag, modified, created_at, expires_at, state, entries_done, bytes_done, failure";
+     manifest_bytes, size, etag, modified, created_at, expires_at, state, entries_done, bytes_done, failure, origins";
 /// The most blobs that are held by rows of their own.
 const ROWS_MAX: usize = 1024;
 /// Ids in one run.
@@ -91,7 +92,8 @@ pub(super) fn commit(connection: &Connection, archive: &Archive) -> Done<()> {
     let renamed: Vec<[&str; 2]> =
         archive.renamed.iter().take(RENAMED_MAX).map(|one| [one.key.as_str(), one.name.as_str()]).collect();
     let sql = "UPDATE archive SET ready = 1, owner = ?2, name = ?3, compression = ?4, entries = ?5, bytes = ?6, \
-         manifest = ?7, manifest_bytes = ?8, renamed = ?9, renamed_total = ?10, created_at = ?11, expires_at = ?12 \
+         manifest = ?7, manifest_bytes = ?8, renamed = ?9, renamed_total = ?10, created_at = ?11, expires_at = ?12, \
+         origins = ?13 \
          WHERE id = ?1 AND ready = 0";
     let (manifest, manifest_bytes) = archive.manifest;
     let changed = connection.prepare_cached(sql)?.execute(params![
@@ -103,10 +105,11 @@ pub(super) fn commit(connection: &Connection, archive: &Archive) -> Done<()> {
         signed(archive.bytes)?,
         manifest.as_bytes(),
         signed(manifest_bytes)?,
-        serde_json::json!(renamed).to_string(),
+        json!(renamed).to_string(),
         signed(archive.renamed_total)?,
         archive.created_at.as_millis(),
         archive.expires_at.as_millis(),
+        origins_text(&archive.origins),
     ])?;
     if changed == 0 {
         return Err(not_found().into());
@@ -264,6 +267,7 @@ fn archive(row: &Row<'_>) -> Done<Archive> {
         bytes: number(row, 5)?,
         renamed: renamed(&row.get::<_, String>(6)?)?,
         renamed_total: number(row, 7)?,
+        origins: origins(&row.get::<_, String>(19)?)?,
         manifest: (blob_id(row, 8)?, number(row, 9)?),
         content,
         created_at: Timestamp::from_millis(row.get(13)?),
@@ -272,6 +276,28 @@ fn archive(row: &Row<'_>) -> Done<Archive> {
         progress: Progress { entries: number(row, 16)?, bytes: number(row, 17)? },
         failure: failure.as_deref().map(jobs::failure).transpose()?,
     })
+}
+
+fn origins_text(origins: &[Origin]) -> String {
+    let one = |origin: &Origin| match origin {
+        Origin::File(file) => json!([file.bucket.as_str(), file.key.as_str()]),
+        Origin::Below(place) => json!([place.bucket.as_str(), place.prefix.as_str(), "below"]),
+    };
+    Value::Array(origins.iter().map(one).collect()).to_string()
+}
+
+fn origins(text: &str) -> Done<Vec<Origin>> {
+    let one = |place: &Value| {
+        let bucket = BucketName::parse(place[0].as_str()?).ok()?;
+        let within = place[1].as_str()?;
+        Some(match place.get(2) {
+            None => Origin::File(FileRef { bucket, key: Key::parse(within).ok()? }),
+            Some(_) => Origin::Below(PrefixRef { bucket, prefix: KeyPrefix::parse(within).ok()? }),
+        })
+    };
+    let value: Value = serde_json::from_str(text).map_err(|_| damaged("the origins of an archive"))?;
+    let all: Option<Vec<Origin>> = value.as_array().and_then(|places| places.iter().map(one).collect());
+    all.ok_or_else(|| damaged("the origins of an archive"))
 }
 
 fn renamed(text: &str) -> Done<Vec<Renamed>> {

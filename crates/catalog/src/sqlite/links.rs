@@ -3,13 +3,14 @@
 use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
 use crate::Outcome;
-use carrack_domain::link::{Link, LinkClaim};
+use carrack_domain::link::{Link, LinkClaim, LinkedArchive, Target};
 use carrack_domain::policy::AddressRange;
-use carrack_domain::{ClaimId, Code, Error, LinkId, Role, Timestamp};
+use carrack_domain::{ArchiveId, ClaimId, Code, ETag, Error, LinkId, Role, Timestamp};
 use rusqlite::{Connection, Row, params};
+use serde_json::{Value, json};
 use std::num::NonZeroU64;
 
-const LINK: &str = "id, owner, role, file, expires_at, not_before, max_downloads, uses, ip, password, filename, \
+const LINK: &str = "id, owner, role, target, expires_at, not_before, max_downloads, uses, ip, password, filename, \
      created_at, revoked_at, last_used_at, rate_limit";
 const CLAIM: &str = "id, link_id, address, created_at, deadline, sent, forgiven, covered, done_at";
 
@@ -22,7 +23,7 @@ pub(super) fn create(connection: &Connection, link: &Link) -> Done<()> {
             link.id.as_bytes(),
             link.owner,
             link.role.as_str(),
-            rows::file_text(&link.file, Outcome::Created),
+            target_text(&link.target),
             link.expires_at.as_millis(),
             link.not_before.map(Timestamp::as_millis),
             link.max_downloads.map(signed).transpose()?,
@@ -154,6 +155,35 @@ pub(super) fn expire(connection: &Connection, now: Timestamp, before: Timestamp)
     Ok(())
 }
 
+fn target_text(target: &Target) -> String {
+    match target {
+        Target::File(file) => rows::file_text(file, Outcome::Created),
+        Target::Archive(archive) => json!({
+            "archive": archive.id.to_string(),
+            "name": archive.name,
+            "size": archive.size,
+            "etag": archive.etag.as_str().trim_matches('"'),
+        })
+        .to_string(),
+    }
+}
+
+fn target_of(text: &str) -> Done<Target> {
+    let value: Value = serde_json::from_str(text).map_err(|_| damaged("a link"))?;
+    if value.get("archive").is_none() {
+        return Ok(Target::File(rows::file_of_text(text)?.0));
+    }
+    let read = || {
+        Some(LinkedArchive {
+            id: ArchiveId::parse(value["archive"].as_str()?)?,
+            name: value["name"].as_str()?.to_owned(),
+            size: value["size"].as_u64()?,
+            etag: ETag::new(value["etag"].as_str()?)?,
+        })
+    };
+    Ok(Target::Archive(read().ok_or_else(|| damaged("a link"))?))
+}
+
 fn covered_text(claim: &LinkClaim) -> Done<String> {
     Ok(serde_json::to_string(&claim.covered).map_err(|error| Error::internal("write a claim", error))?)
 }
@@ -164,13 +194,13 @@ fn time(row: &Row<'_>, column: usize) -> Done<Option<Timestamp>> {
 
 fn link(row: &Row<'_>) -> Done<Link> {
     let role: String = row.get(2)?;
-    let file: String = row.get(3)?;
+    let target: String = row.get(3)?;
     let ip: Option<String> = row.get(8)?;
     Ok(Link {
         id: LinkId::from_bytes(row.get(0)?),
         owner: row.get(1)?,
         role: Role::parse(&role).ok_or_else(|| damaged("a link"))?,
-        file: rows::file_of_text(&file)?.0,
+        target: target_of(&target)?,
         expires_at: Timestamp::from_millis(row.get(4)?),
         not_before: time(row, 5)?,
         max_downloads: row.get::<_, Option<i64>>(6)?.map(unsigned).transpose()?,

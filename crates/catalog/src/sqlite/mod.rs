@@ -38,8 +38,8 @@ use carrack_domain::digest::Piece;
 use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
 use carrack_domain::job::{JobFailure, JobWish, Progress};
-use carrack_domain::link::{Link, LinkClaim};
-use carrack_domain::token::{Carrier, Token};
+use carrack_domain::link::{Link, LinkClaim, Target};
+use carrack_domain::token::{Carrier, Denial, Token};
 use carrack_domain::upload::{StoredExtent, Upload};
 use carrack_domain::{
     ArchiveId, BlobId, BucketName, ClaimId, Clock, Code, EncodingId, Error, Key, KeyPrefix, LinkId, Result,
@@ -467,14 +467,23 @@ impl Catalog for SqliteCatalog {
         self.changes("delete_token", record, move |c| tokens::delete(c, &id)).await
     }
 
+    async fn deny_token(&self, denial: &Denial) -> Result<()> {
+        let denial = denial.clone();
+        let record = Change::new("token.deny").detail(format!("{} {}", denial.issuer, denial.jti));
+        self.change("deny_token", record, move |c| tokens::deny(c, &denial)).await
+    }
+
+    async fn denied_tokens(&self, limit: usize) -> Result<Vec<Denial>> {
+        self.long("denied_tokens", move |c| tokens::denied(c, limit)).await
+    }
+
     async fn expire_tokens(&self, now: Timestamp) -> Result<u64> {
         self.write("expire_tokens", move |c| tokens::expire(c, now)).await
     }
 
     async fn create_link(&self, link: &Link) -> Result<()> {
         let link = link.clone();
-        let record = Change::new("link.create").of(link.id).of_file(&link.file.bucket, &link.file.key);
-        self.change("create_link", record, move |c| links::create(c, &link)).await
+        self.change("create_link", link_create(&link), move |c| links::create(c, &link)).await
     }
 
     async fn link(&self, id: &LinkId) -> Result<Link> {
@@ -761,6 +770,14 @@ fn upload_create(upload: &Upload) -> Change {
 fn of_bytes(action: &'static str, id: &UploadId, piece: &Piece) -> Change {
     let begins = piece.fragment.end() - piece.len();
     Change::new(action).of(id).bytes(piece.len()).detail(format!("from byte {begins} on"))
+}
+
+fn link_create(link: &Link) -> Change {
+    let record = Change::new("link.create").of(link.id);
+    match &link.target {
+        Target::File(file) => record.of_file(&file.bucket, &file.key),
+        Target::Archive(archive) => record.detail(format!("archive {}", archive.id)),
+    }
 }
 
 fn of_token(token: &Token, bearer: &'static str, cookie: &'static str) -> Change {

@@ -1,13 +1,14 @@
-//! Access tokens and sessions.
+//! Access tokens and sessions, and tokens of others that are good no more.
 
 use super::error::Done;
 use super::rows::damaged;
 use carrack_domain::access::Identity;
-use carrack_domain::token::{Carrier, Token};
-use carrack_domain::{BucketName, Code, Error, Role, Timestamp, TokenId};
+use carrack_domain::token::{Carrier, Denial, Token};
+use carrack_domain::{BucketName, Code, Error, ForeignTokenId, Role, Timestamp, TokenId};
 use rusqlite::{Connection, Row, params};
 
-const TOKEN: &str = "hash, id, parent, session, subject, role, buckets, created_at, created_by, expires_at";
+const TOKEN: &str =
+    "hash, id, parent, session, subject, role, buckets, created_at, created_by, expires_at, made_with";
 
 fn not_found() -> Error {
     Error::new(Code::TokenNotFound, "There is no such token (any more).")
@@ -25,7 +26,7 @@ pub(super) fn create(connection: &Connection, token: &Token) -> Done<()> {
     });
     connection
         .prepare_cached(&format!(
-            "INSERT INTO token ({TOKEN}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+            "INSERT INTO token ({TOKEN}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
         ))?
         .execute(params![
             token.hash,
@@ -38,6 +39,7 @@ pub(super) fn create(connection: &Connection, token: &Token) -> Done<()> {
             token.created_at.as_millis(),
             token.created_by,
             identity.expires_at.map(Timestamp::as_millis),
+            identity.foreign.as_ref().map(|foreign| foreign.as_bytes()),
         ])?;
     Ok(())
 }
@@ -86,7 +88,42 @@ pub(super) fn delete(connection: &Connection, id: &TokenId) -> Done<Vec<Token>> 
     Ok(gone)
 }
 
+pub(super) fn deny(connection: &Connection, denial: &Denial) -> Done<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO denied (issuer, jti, until, denied_at, denied_by) VALUES (?1, ?2, ?3, ?4, ?5) \
+             ON CONFLICT (issuer, jti) DO UPDATE SET until = excluded.until",
+        )?
+        .execute(params![
+            denial.issuer,
+            denial.jti,
+            denial.until.map(Timestamp::as_millis),
+            denial.denied_at.as_millis(),
+            denial.denied_by,
+        ])?;
+    Ok(())
+}
+
+pub(super) fn denied(connection: &Connection, limit: usize) -> Done<Vec<Denial>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT issuer, jti, until, denied_at, denied_by FROM denied ORDER BY denied_at, issuer, jti LIMIT ?1",
+    )?;
+    let mut found = statement.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let mut denied = Vec::new();
+    while let Some(row) = found.next()? {
+        denied.push(Denial {
+            issuer: row.get(0)?,
+            jti: row.get(1)?,
+            until: row.get::<_, Option<i64>>(2)?.map(Timestamp::from_millis),
+            denied_at: Timestamp::from_millis(row.get(3)?),
+            denied_by: row.get(4)?,
+        });
+    }
+    Ok(denied)
+}
+
 pub(super) fn expire(connection: &Connection, now: Timestamp) -> Done<u64> {
+    connection.prepare_cached("DELETE FROM denied WHERE until <= ?1")?.execute([now.as_millis()])?;
     let gone = connection
         .prepare_cached("DELETE FROM token WHERE expires_at IS NOT NULL AND expires_at <= ?1")?
         .execute([now.as_millis()])?;
@@ -114,6 +151,7 @@ fn token(row: &Row<'_>) -> Done<Token> {
             role: Role::parse(&role).ok_or_else(|| damaged("a token"))?,
             buckets,
             token: Some(id),
+            foreign: row.get::<_, Option<[u8; 16]>>(10)?.map(ForeignTokenId::from_bytes),
             expires_at: expires_at.map(Timestamp::from_millis),
         },
         created_at: Timestamp::from_millis(row.get(7)?),

@@ -47,9 +47,9 @@ pub(super) fn ask(link: &Link, wrong: bool) -> Response {
 
 fn page(status: StatusCode, link: &Link, locked: bool, body: &str) -> Response {
     // Before the password is given not even the name is told.
-    let name = link.filename.as_deref().unwrap_or(link.file.key.file_name());
+    let name = link.filename.as_deref().unwrap_or(link.target.file_name());
     let title = if locked { "A file for you".to_owned() } else { escaped(name) };
-    let size = if locked { String::new() } else { format!("<p>{}</p>", readable(link.file.blob.size)) };
+    let size = if locked { String::new() } else { format!("<p>{}</p>", readable(link.target.size())) };
     let html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
          <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head>\

@@ -144,7 +144,7 @@ pub(super) fn integer(headers: &HeaderMap, name: &str) -> Option<u64> {
     text.parse().ok().filter(|number| digits && *number <= INTEGER_MAX && text.len() <= 15)
 }
 
-fn boolean(headers: &HeaderMap, name: &str) -> Option<bool> {
+pub(super) fn boolean(headers: &HeaderMap, name: &str) -> Option<bool> {
     match item(headers, name)? {
         "?1" => Some(true),
         "?0" => Some(false),

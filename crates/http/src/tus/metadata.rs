@@ -40,6 +40,11 @@ impl Metadata {
         Ok(Metadata(pairs))
     }
 
+    /// The pairs.
+    pub(super) fn into_pairs(self) -> Vec<(String, Vec<u8>)> {
+        self.0
+    }
+
     /// A value as text; one that is not UTF-8 is refused.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>> {
         let Some((_, value)) = self.0.iter().find(|(known, _)| known == name) else { return Ok(None) };
@@ -58,7 +63,7 @@ impl Metadata {
     /// What is said besides, for the file: text only, as that is what a file's facts are.
     pub(super) fn into_facts(self) -> file::Metadata {
         let text = |(name, value): (String, Vec<u8>)| Some((name, String::from_utf8(value).ok()?));
-        let facts = self.0.into_iter().filter(|(name, _)| !PLACE.contains(&name.as_str()));
+        let facts = self.into_pairs().into_iter().filter(|(name, _)| !PLACE.contains(&name.as_str()));
         facts.filter_map(text).collect()
     }
 }

@@ -9,8 +9,8 @@ use super::packs::Packs;
 use super::pool::Pool;
 use super::sources::{self, SIZE_MIN, encoding_of, verdict_of};
 use super::stored;
-use crate::Core;
 use crate::job::{Ended, Running, Work};
+use crate::{Core, metrics};
 use async_trait::async_trait;
 use carrack_catalog::{Claim, Encoding};
 use carrack_domain::archive::{Compression, Content};
@@ -235,6 +235,7 @@ impl<'a> Making<'a> {
                 let size = self.size(entry);
                 let made = self.packs.push(id, size, part).await;
                 self.running.add(u64::from(last), content);
+                ::metrics::counter!(metrics::DEFLATED_BYTES).increment(content);
                 for (entry, form) in made.map_err(|error| self.fault(entry, error))? {
                     self.place(entry, form);
                 }

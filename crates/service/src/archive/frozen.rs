@@ -11,7 +11,7 @@ use crate::job::{self, Moment};
 use carrack_domain::access::UseArchives;
 use carrack_domain::archive::{self, Compression};
 use carrack_domain::job::{JobState, JobWish, Progress};
-use carrack_domain::{ArchiveId, BlobId, Code, Error, Grant, Result, Timestamp};
+use carrack_domain::{ArchiveId, BlobId, Code, Error, Grant, Result, Role, Timestamp};
 use carrack_state::Watch;
 use carrack_storage::Form;
 use std::sync::Arc;
@@ -61,11 +61,13 @@ impl Archives {
             let _turn = turn;
             // No blob may go before the archive holds it.
             let building = manifests.build();
+            let origins = new.selection.origins();
             let plan = plan::plan(&core, new.selection, new.compression != Compression::Store).await?;
             let (mut archive, layout) = freeze(&core, plan, new.compression).await?;
             drop(building);
             archive.owner = owner;
             archive.name = new.name;
+            archive.origins = origins;
             archive.expires_at = archive.created_at.after(life);
             if new.compression == Compression::Store {
                 archive.content = Some(content_of(&layout));
@@ -80,11 +82,12 @@ impl Archives {
         Ok(made)
     }
 
-    /// An archive of the caller's own; `archive_not_found`.
+    /// An archive of the caller's own, any one for an administrator; `archive_not_found`.
     pub async fn get(&self, grant: &Grant<UseArchives>, id: ArchiveId) -> Result<archive::Archive> {
         let mut archive = self.core.catalog.archive(&id).await?;
-        let mine = archive.owner == grant.principal().subject();
-        if !mine || archive.expires_at < self.core.clock.now() {
+        let principal = grant.principal();
+        let theirs = principal.owns(&archive.owner) && archive.is_within_reach(principal);
+        if !theirs || archive.expires_at < self.core.clock.now() {
             return Err(Error::new(Code::ArchiveNotFound, "There is no such archive."));
         }
         if archive.state == JobState::Running
@@ -103,20 +106,43 @@ impl Archives {
         limit: usize,
     ) -> Result<Vec<archive::Archive>> {
         let now = self.core.clock.now();
+        if grant.principal().role() == Role::Guest {
+            return Ok(Vec::new());
+        }
         self.core.catalog.archives(grant.principal().subject(), now, after, limit).await
     }
 
     /// The bytes of a completed archive; `archive_not_ready` until then. Everything but the contents has been looked at.
     pub async fn content(&self, grant: &Grant<UseArchives>, id: ArchiveId, form: Form) -> Result<Archive> {
         let archive = self.get(grant, id).await?;
+        self.opened(&archive, form).await
+    }
+
+    /// The bytes of an archive that a link is to, and the archive; `content_gone` when there is none any more.
+    pub(crate) async fn linked(&self, id: ArchiveId, form: Form) -> Result<(archive::Archive, Archive)> {
+        let gone = || Error::new(Code::ContentGone, "The archive is not there any more.");
+        let archive = self
+            .core
+            .catalog
+            .archive(&id)
+            .await
+            .map_err(|error| if error.code() == Code::ArchiveNotFound { gone() } else { error })?;
+        if archive.expires_at < self.core.clock.now() {
+            return Err(gone());
+        }
+        let content = self.opened(&archive, form).await?;
+        Ok((archive, content))
+    }
+
+    async fn opened(&self, archive: &archive::Archive, form: Form) -> Result<Archive> {
         let Some(content) = &archive.content else {
             let detail =
                 format!("The archive is {}: its content is there once it is completed.", archive.state);
             return Err(Error::new(Code::ArchiveNotReady, detail));
         };
-        let layout = self.loaded(&archive).await?;
+        let layout = self.loaded(archive).await?;
         if layout.manifest.len() != content.size || layout.manifest.etag() != content.etag {
-            return Err(Error::broken(format!("archive {id} is not what it was")));
+            return Err(Error::broken(format!("archive {} is not what it was", archive.id)));
         }
         self.outgoing(layout, form)
     }
@@ -195,7 +221,7 @@ impl Watching {
     }
 }
 
-/// Holds what a plan needs and writes it down: an archive that lacks its owner, name and end.
+/// Holds what a plan needs and writes it down: an archive that lacks its owner, name, origins and end.
 async fn freeze(
     core: &Core,
     plan: Plan,
@@ -222,6 +248,7 @@ async fn freeze(
         bytes: plan.bytes,
         renamed: plan.renamed,
         renamed_total: plan.renamed_total,
+        origins: Vec::new(),
         manifest,
         content: None,
         state: JobState::Waiting,

@@ -15,6 +15,7 @@ mod streamed;
 use crate::job::{Desk, Work};
 use crate::{Core, metrics};
 use carrack_domain::access::{ArchiveFile, ArchivePrefix};
+use carrack_domain::archive::{Origin, origins};
 use carrack_domain::{BucketName, Code, ETag, Error, Grant, Result, Rope, Timestamp};
 use carrack_storage::{Form, Reader};
 pub use frozen::{LIFE_MAX, NewArchive, Watching};
@@ -131,6 +132,15 @@ impl Selection {
             Selection::Entries(entries) => {
                 entries.first().map(|entry| &entry.grant.resource().bucket).ok_or_else(nothing_named)
             }
+        }
+    }
+
+    /// Where its files come from.
+    fn origins(&self) -> Vec<Origin> {
+        match self {
+            Selection::Prefix(grant) => vec![Origin::Below(grant.resource().clone())],
+            Selection::Files(grants) => origins(grants.iter().map(Grant::resource)),
+            Selection::Entries(entries) => origins(entries.iter().map(|entry| entry.grant.resource())),
         }
     }
 

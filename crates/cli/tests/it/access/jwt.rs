@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What `openssl` answers to these words, given these bytes.
-fn openssl(words: &[&str], input: &[u8]) -> Vec<u8> {
+pub(super) fn openssl(words: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = tool("openssl", "openssl")
         .args(words)
         .stdin(Stdio::piped())
@@ -30,7 +30,7 @@ fn b64(bytes: &[u8]) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "tokens are compared with the real clock of the server")]
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
@@ -39,14 +39,14 @@ fn unsigned(header: &Value, claims: &Value) -> String {
 }
 
 /// A token that an RSA key has signed.
-fn rs256(key: &Path, kid: &str, claims: &Value) -> String {
+pub(super) fn rs256(key: &Path, kid: &str, claims: &Value) -> String {
     let message = unsigned(&value!({"alg": "RS256", "kid": kid}), claims);
     let signature = openssl(&["dgst", "-sha256", "-sign", key.to_str().unwrap()], message.as_bytes());
     format!("{message}.{}", b64(&signature))
 }
 
 /// The public half of an RSA key.
-fn jwk(key: &Path, kid: &str) -> Value {
+pub(super) fn jwk(key: &Path, kid: &str) -> Value {
     let text = String::from_utf8(openssl(&["rsa", "-in", key.to_str().unwrap(), "-noout", "-modulus"], b""))
         .unwrap();
     let digits = text.trim().strip_prefix("Modulus=").unwrap().to_owned();
@@ -56,7 +56,7 @@ fn jwk(key: &Path, kid: &str) -> Value {
     value!({"kty": "RSA", "kid": kid, "n": b64(&bytes), "e": "AQAB"})
 }
 
-fn claims(more: Value) -> Value {
+pub(super) fn claims(more: Value) -> Value {
     let mut claims = value!({"iss": "https://id.example", "aud": "carrack", "sub": "alice", "exp": now() + 600, "iat": now()});
     claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     claims

@@ -7,12 +7,15 @@
     reason = "helpers of tests are tests, which clippy does not see in an integration test"
 )]
 
+mod denied;
 mod instant;
+mod issuers;
 mod jwt;
 mod keys;
 mod links;
 mod policies;
 mod sessions;
+mod shared;
 mod signed;
 mod tokens;
 

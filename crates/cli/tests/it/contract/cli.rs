@@ -130,6 +130,61 @@ async fn an_archive_is_the_one_the_server_makes() {
     assert!(!server.folder().join("none.zip").exists());
 }
 
+fn line(bytes: Vec<u8>) -> String {
+    let text = String::from_utf8(bytes).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text.trim_end().to_owned()
+}
+
+#[tokio::test]
+async fn links_are_made_listed_and_revoked() {
+    let server = Server::start();
+    let bytes = content(100_000, 1);
+    store(&server, "/v1/files/default/dir/a", &bytes).await;
+    let nobody = reqwest::Client::builder().no_proxy().build().unwrap();
+    let get = async |url: &str| nobody.get(url).send().await.unwrap();
+    let file = line(done(&server, &["link", "new", "default/dir/a", "--downloads", "2", "--name", "b.bin"]));
+    let got = get(&file).await;
+    assert_eq!(got.headers()["content-disposition"], "attachment; filename=\"b.bin\"");
+    assert!(got.bytes().await.unwrap() == bytes);
+    let folder = line(done(&server, &["link", "new", "default/dir/", "-e", "1h"]));
+    let zip = fetch(&server, "/v1/zip/default?prefix=dir/").await;
+    assert!(get(&folder).await.bytes().await.unwrap() == zip);
+    fs::write(server.folder().join("password"), "open sesame\n").unwrap();
+    let locked = line(done(&server, &["link", "new", "default/dir/a", "--password-file", "password"]));
+    assert_eq!(get(&locked).await.status(), 403);
+    let listed = String::from_utf8(done(&server, &["link", "ls"])).unwrap();
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    assert!(listed.contains("1/2  until") && listed.contains("archive "), "{listed}");
+    let all: Value = serde_json::from_slice(&done(&server, &["link", "ls", "--json"])).unwrap();
+    let first = all.as_array().unwrap().iter().find(|link| link["url"] == file.as_str()).unwrap();
+    done(&server, &["link", "rm", first["id"].as_str().unwrap()]);
+    assert_eq!(get(&file).await.status(), 410);
+    let said = failed(&server, &["link", "rm", "0123456789abcdef0123456789abcdef"], 1);
+    assert!(said.contains("link_not_found"), "{said}");
+    failed(&server, &["link", "rm", "../tokens/x"], 2);
+    failed(&server, &["link", "new", "default/dir/a", "-e", "soon"], 2);
+    failed(&server, &["link", "new", "default/none"], 1);
+}
+
+#[tokio::test]
+async fn tokens_are_made_listed_and_revoked() {
+    let server = Server::start();
+    let made = line(done(&server, &["token", "new", "alice", "-e", "12h", "--bucket", "default"]));
+    let me = reqwest::Client::builder().no_proxy().build().unwrap();
+    let me = || me.get(server.url("/v1/me")).bearer_auth(&made).send();
+    let facts = json(me().await.unwrap(), 200).await;
+    assert_eq!((&facts["subject"], &facts["role"]), (&Value::from("alice"), &Value::from("user")));
+    let listed = String::from_utf8(done(&server, &["token", "ls"])).unwrap();
+    assert!(listed.trim_end().ends_with("alice  default") && !listed.contains(&made), "{listed}");
+    let all: Value = serde_json::from_slice(&done(&server, &["token", "ls", "--json"])).unwrap();
+    done(&server, &["token", "rm", all[0]["id"].as_str().unwrap()]);
+    assert_eq!(me().await.unwrap().status(), 401);
+    let said = failed(&server, &["token", "new", "root"], 1);
+    assert!(said.contains("invalid_request"), "{said}");
+    failed(&server, &["token", "new", "bob", "--role", "king"], 2);
+}
+
 #[tokio::test]
 async fn standard_streams_carry_a_file() {
     let server = Server::start();
