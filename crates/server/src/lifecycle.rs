@@ -9,6 +9,7 @@ use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
 use carrack_domain::policy::AddressRange;
 use carrack_http::{App, Proxies};
 use carrack_service::access;
+use carrack_service::contents::Contents;
 use carrack_service::facts::Facts;
 use carrack_service::{Core, Limits, Service};
 use carrack_state::MemoryState;
@@ -162,6 +163,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
     let core = Core {
         catalog: catalog.clone(),
         facts: Facts::new(catalog.clone()),
+        contents: Contents::new(catalog.clone(), storage.clone()),
         storage,
         state: Arc::new(MemoryState::default()),
         clock: Arc::new(SystemClock),

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod archive;
 pub mod bucket;
+pub mod contents;
 pub mod download;
 pub mod facts;
 pub mod file;
@@ -65,6 +66,8 @@ pub struct Core {
     pub facts: facts::Facts,
     /// The bytes.
     pub storage: Arc<dyn Storage>,
+    /// The bytes of blobs to be read, wherever they are.
+    pub contents: Arc<contents::Contents>,
     /// What is shared for a short time.
     pub state: Arc<dyn State>,
     /// The time.

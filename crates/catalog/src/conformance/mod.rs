@@ -188,6 +188,7 @@ fn new_file(bucket: &BucketName, key: &Key, blob: Blob) -> NewFile {
     NewFile {
         target: target(bucket, key),
         blob,
+        content: None,
         precondition: Precondition::None,
         created_at: NOW,
         created_by: "ann".to_owned(),

@@ -26,6 +26,7 @@ use crate::{
     NewFile, NewPack, Outcome, Partial, Taken, Visit,
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 use carrack_domain::archive::{Archive, Content};
 use carrack_domain::digest::Piece;
 use carrack_domain::error::Class;
@@ -326,6 +327,14 @@ impl Catalog for SqliteCatalog {
     async fn forget_blob(&self, blob: &BlobId) -> Result<()> {
         let blob = *blob;
         self.write("forget_blob", move |c| blobs::forget(c, &blob)).await
+    }
+
+    async fn contents(&self, blobs: &[BlobId]) -> Result<Vec<Option<Bytes>>> {
+        if let [_] = blobs {
+            return self.point("content", |c| blobs::contents(c, blobs)).await;
+        }
+        let blobs = blobs.to_vec();
+        self.long("contents", move |c| blobs::contents(c, &blobs)).await
     }
 
     async fn blob(&self, blob: &BlobId) -> Result<Option<Blob>> {

@@ -11,6 +11,7 @@ use carrack_domain::access::{FileRef, Permission, authorize};
 use carrack_domain::file::{BucketSettings, File, Precondition};
 use carrack_domain::{BucketName, Clock, Code, Entropy, Grant, Key, Principal, Role, Timestamp};
 use carrack_service::access::Options;
+use carrack_service::contents::Contents;
 use carrack_service::facts::Facts;
 use carrack_service::keys::{KeyRing, Secret};
 use carrack_service::maintenance::Reconciled;
@@ -73,10 +74,12 @@ impl Rooms {
             open_blobs_max: 16,
         });
         let clock = Arc::new(Standing(AtomicI64::new(1_700_000_000_000)));
+        let storage = Arc::new(storage.unwrap());
         let core = Core {
             catalog: catalog.clone(),
             facts: Facts::new(catalog.clone()),
-            storage: Arc::new(storage.unwrap()),
+            contents: Contents::new(catalog.clone(), storage.clone()),
+            storage,
             state: Arc::new(MemoryState::default()),
             clock: clock.clone(),
             entropy: Arc::new(Counting(AtomicU64::new(1))),
