@@ -79,6 +79,7 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn Catalog>) {
     blobs::references(&*make().await).await;
     blobs::sweeping(&*make().await).await;
     blobs::facts_learnt_later(&*make().await).await;
+    blobs::contents(&*make().await).await;
     archives::life(&*make().await).await;
     archives::holds(&*make().await).await;
     archives::jobs(&*make().await).await;

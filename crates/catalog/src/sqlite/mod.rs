@@ -15,6 +15,7 @@ mod joins;
 mod links;
 mod listing;
 mod open;
+mod queue;
 mod readers;
 mod rows;
 mod tokens;
@@ -41,15 +42,16 @@ use carrack_domain::{
 };
 use error::Done;
 pub use error::OpenError;
-use readers::{Readers, stopping};
+use queue::Queue;
+use readers::Readers;
 use rusqlite::Connection;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// How to open a [`SqliteCatalog`].
 #[derive(Debug, Clone)]
@@ -66,8 +68,7 @@ pub struct SqliteOptions {
 /// The catalog in a SQLite database: see the module's documentation.
 pub struct SqliteCatalog {
     readers: Readers,
-    /// `None` once the catalog is closed.
-    queue: Mutex<Option<mpsc::Sender<Box<dyn writer::Command>>>>,
+    queue: Arc<Queue>,
     shared: Arc<writer::Shared>,
     /// Held while closing, so that a second `close` waits for the first.
     thread: tokio::sync::Mutex<Option<JoinHandle<Result<()>>>>,
@@ -79,30 +80,21 @@ impl SqliteCatalog {
     pub fn open(options: SqliteOptions) -> Result<SqliteCatalog, OpenError> {
         let connection = open::writer(&options.path)?;
         let readers = Readers::open(&options.path, options.readers)?;
-        let (queue, receiver) = mpsc::channel(options.queue.max(1));
+        let queue = Queue::new(options.queue);
         let shared = Arc::new(writer::Shared::default());
         let thread = std::thread::Builder::new()
             .name("catalog-writer".to_owned())
             .spawn({
-                let shared = Arc::clone(&shared);
-                move || writer::run(connection, receiver, shared)
+                let (queue, shared) = (Arc::clone(&queue), Arc::clone(&shared));
+                move || writer::run(connection, queue, shared)
             })
             .map_err(|error| OpenError::io(&options.path, &error))?;
-        Ok(SqliteCatalog {
-            readers,
-            queue: Mutex::new(Some(queue)),
-            shared,
-            thread: tokio::sync::Mutex::new(Some(thread)),
-        })
+        Ok(SqliteCatalog { readers, queue, shared, thread: tokio::sync::Mutex::new(Some(thread)) })
     }
 
     /// Transactions committed since it was opened. Many changes may share one.
     pub fn commits(&self) -> u64 {
         self.shared.commits.load(Ordering::Relaxed)
-    }
-
-    fn sender(&self) -> Result<mpsc::Sender<Box<dyn writer::Command>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(stopping)
     }
 
     /// Queues a change, and waits until it is on disk.
@@ -114,9 +106,8 @@ impl SqliteCatalog {
         measured(operation, async {
             let (reply, answer) = oneshot::channel();
             let job = Box::new(writer::Job::new(operation, change, reply));
-            let gone = |_| Error::broken("the catalog's writer is gone");
-            self.sender()?.send(job).await.map_err(|_| gone(()))?;
-            answer.await.map_err(|_| gone(()))?
+            self.queue.push(job).await?;
+            answer.await.map_err(|_| Error::broken("the catalog's writer is gone"))?
         })
         .await
     }
@@ -156,7 +147,7 @@ async fn measured<T>(operation: &'static str, work: impl Future<Output = Result<
 impl Drop for SqliteCatalog {
     fn drop(&mut self) {
         self.readers.clear();
-        drop(self.queue.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        self.queue.close();
         if let Some(thread) = self.thread.get_mut().take()
             && !matches!(thread.join(), Ok(Ok(())))
         {
@@ -454,7 +445,7 @@ impl Catalog for SqliteCatalog {
             // already accepted are written by the thread, which then ends.
             self.readers.close().await;
             self.shared.in_order.store(true, Ordering::Release);
-            drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+            self.queue.close();
             let Some(thread) = thread.take() else { return Ok(()) };
             tokio::task::spawn_blocking(move || thread.join())
                 .await

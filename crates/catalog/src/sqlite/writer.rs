@@ -1,18 +1,26 @@
 //! The one thread that writes: it takes what is waiting, commits it once, and only then answers.
+//!
+//! *Group commit.* A commit costs a sync, whatever is in it. While one is being made the next ones come, and are committed
+//! together. Where syncs are quick this alone makes small groups: so, when several changes were under way at once the
+//! last time, a transaction stays open a moment for those who are likely to come again.
 
 use super::error::{Done, Failed, sqlite_error};
 use super::open::set_clean;
+use super::queue::{Emptying, Queue};
 use carrack_domain::{Code, Error, Result};
 use rusqlite::Connection;
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
-use tokio::sync::{mpsc, oneshot};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// The most commands that share one commit.
 const BATCH_MAX: usize = 512;
+/// How long a transaction stays open for more commands,
+const GATHERING_MAX: Duration = Duration::from_millis(2);
+/// and how long it waits for the next, where more are known to be under way.
+const GAP: Duration = Duration::from_micros(300);
 
 /// A change that waits for its turn, then for its commit.
 pub(super) trait Command: Send {
@@ -95,32 +103,28 @@ pub(super) struct Shared {
     pub(super) in_order: AtomicBool,
 }
 
-/// The thread: runs until every sender is gone and the queue is empty.
-pub(super) fn run(
-    connection: Connection,
-    mut queue: mpsc::Receiver<Box<dyn Command>>,
-    shared: Arc<Shared>,
-) -> Result<()> {
-    let mut batch = VecDeque::with_capacity(BATCH_MAX);
-    while let Some(first) = queue.blocking_recv() {
-        batch.push_back(first);
-        while batch.len() < BATCH_MAX
-            && let Ok(next) = queue.try_recv()
-        {
-            batch.push_back(next);
-        }
-        while !batch.is_empty() {
-            transact(&connection, &mut batch, &shared);
-        }
+/// The thread: runs until the queue is closed and empty.
+pub(super) fn run(connection: Connection, queue: Arc<Queue>, shared: Arc<Shared>) -> Result<()> {
+    let emptying = Emptying(queue);
+    let queue = &*emptying.0;
+    let mut known = 0;
+    while let Some(first) = queue.next() {
+        known = transact(&connection, first, queue, known, &shared);
     }
     finish(connection, shared.in_order.load(Ordering::Acquire))
 }
 
-/// One transaction for as much of the batch as goes into it. That is all of it, unless SQLite gives up the whole
-/// transaction over one command; what was not run yet then gets a transaction of its own.
-fn transact(connection: &Connection, batch: &mut VecDeque<Box<dyn Command>>, shared: &Shared) {
-    let mut done = Vec::with_capacity(batch.len());
-    let lost = match run_batch(connection, batch, &mut done) {
+/// One transaction for a command and those that come while it is made, unless SQLite gives up the whole transaction over
+/// one of them. `known` is how many were under way at once the last time; returns how many are now.
+fn transact(
+    connection: &Connection,
+    first: Box<dyn Command>,
+    queue: &Queue,
+    known: usize,
+    shared: &Shared,
+) -> usize {
+    let mut done = Vec::with_capacity(known);
+    let lost = match run_all(connection, first, queue, known, &mut done) {
         Ok(()) => commit(connection, done.len(), shared).err(),
         Err(error) => Some(error),
     };
@@ -132,22 +136,31 @@ fn transact(connection: &Connection, batch: &mut VecDeque<Box<dyn Command>>, sha
             tracing::error!(error = %error, "catalog transaction cannot be rolled back");
         }
     }
+    let known = done.len() + queue.waiting();
     let lost = lost.as_ref().map(Lost::new);
     for command in done {
         command.answer(lost.as_ref());
     }
+    known
 }
 
-fn run_batch(
+fn run_all(
     connection: &Connection,
-    batch: &mut VecDeque<Box<dyn Command>>,
+    first: Box<dyn Command>,
+    queue: &Queue,
+    known: usize,
     done: &mut Vec<Box<dyn Command>>,
 ) -> rusqlite::Result<()> {
+    // Those that wait now are part of it in any case.
+    let least = (1 + queue.waiting()).min(BATCH_MAX);
     if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
-        done.extend(batch.drain(..));
+        done.push(first);
+        done.extend(std::iter::from_fn(|| queue.next_within(Duration::ZERO)).take(BATCH_MAX));
         return Err(error);
     }
-    while let Some(mut command) = batch.pop_front() {
+    let begun = Instant::now();
+    let mut next = Some(first);
+    while let Some(mut command) = next {
         let kept = execute(connection, "SAVEPOINT command").map(|()| command.run(connection));
         done.push(command);
         if connection.is_autocommit() {
@@ -162,8 +175,22 @@ fn run_batch(
             execute(connection, "ROLLBACK TO command")?;
         }
         execute(connection, "RELEASE command")?;
+        next = patience(done.len(), least, known, begun.elapsed()).and_then(|most| queue.next_within(most));
     }
     Ok(())
+}
+
+/// How long a transaction of `done` commands, of which `least` were there at its beginning, waits for one more; `None`
+/// when it is to be committed. A change that comes alone never waits: nobody else was `known` to be under way.
+fn patience(done: usize, least: usize, known: usize, elapsed: Duration) -> Option<Duration> {
+    if done < least {
+        return Some(Duration::ZERO);
+    }
+    if done >= BATCH_MAX || elapsed >= GATHERING_MAX {
+        return None;
+    }
+    // Not all of them: while the disk is waited for, the others are what the processors work at.
+    Some(if done < known * 3 / 4 { GAP } else { Duration::ZERO })
 }
 
 fn commit(connection: &Connection, commands: usize, shared: &Shared) -> rusqlite::Result<()> {
@@ -217,14 +244,23 @@ mod tests {
         (Box::new(Job::new("test", change, reply)), answer)
     }
 
+    fn queue_of(commands: Vec<Box<dyn Command>>) -> Arc<Queue> {
+        let queue = Queue::new(commands.len());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for command in commands {
+            runtime.block_on(queue.push(command)).unwrap();
+        }
+        queue
+    }
+
     /// Runs a batch as the thread does; which jobs were acknowledged, which rows there are, and how many commits.
     fn outcome(jobs: Vec<(Box<dyn Command>, Answer)>) -> (Vec<bool>, Vec<i64>, u64) {
         let connection = connection();
         let shared = Shared::default();
         let (commands, answers): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-        let mut batch: VecDeque<_> = commands.into();
-        while !batch.is_empty() {
-            transact(&connection, &mut batch, &shared);
+        let queue = queue_of(commands);
+        while let Some(first) = queue.next_within(Duration::ZERO) {
+            transact(&connection, first, &queue, 0, &shared);
         }
         assert!(connection.is_autocommit(), "no transaction is left open");
         let acknowledged = answers.into_iter().map(|mut answer| answer.try_recv().unwrap().is_ok()).collect();
@@ -276,13 +312,26 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_alone_is_not_kept_waiting() {
+        let none = Some(Duration::ZERO);
+        assert_eq!(patience(1, 1, 0, Duration::ZERO), none);
+        assert_eq!(patience(1, 1, 1, Duration::ZERO), none, "the one before was alone");
+        assert_eq!(patience(1, 1, 2, Duration::ZERO), none, "the other one waits for the disk");
+        assert_eq!(patience(1, 1, 16, Duration::ZERO), Some(GAP));
+        assert_eq!(patience(12, 1, 16, Duration::ZERO), none);
+        assert_eq!(patience(1, 1, 16, GATHERING_MAX), None);
+        assert_eq!(patience(1, 9, 0, GATHERING_MAX), none, "they were there at the beginning");
+        assert_eq!(patience(BATCH_MAX, 9, 1000, Duration::ZERO), None);
+    }
+
+    #[test]
     fn a_requester_that_went_away_changes_nothing() {
         let (command, answer) = job("INSERT INTO t VALUES (1)", fine);
         drop(answer);
         let (next, answer) = job("INSERT INTO t VALUES (2)", fine);
         let connection = connection();
-        let mut batch = VecDeque::from([command, next]);
-        transact(&connection, &mut batch, &Shared::default());
+        let queue = queue_of(vec![next]);
+        transact(&connection, command, &queue, 0, &Shared::default());
         assert!(answer.blocking_recv().unwrap().is_ok());
         let count: i64 = connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
         assert_eq!(count, 2);
