@@ -125,14 +125,16 @@ pub(crate) fn render_upload(status: UploadStatus) -> Upload {
     ),
     security(("bearer" = []))
 )]
-pub(crate) async fn put_part(call: Call) -> Result<Response> {
+pub(crate) async fn put_part(mut call: Call) -> Result<Response> {
     let grant = authorize::<UseUploads>(&call.principal, ())?;
     check_plain(&call.headers)?;
     let (id, number) = (call.upload_id()?, call.part_number()?);
     let length = content_length(&call.headers)?;
     let digests = digests::announced(&call)?;
-    let body = call.body.into_stream();
-    let part = call.app.service.uploads.put_part(&grant, id, number, length, digests, body).await?;
+    let (uploads, body) = (call.app.service.uploads.clone(), call.take_body());
+    // The request's head takes a buffer of the connection: it goes while the body comes.
+    drop(call);
+    let part = uploads.put_part(&grant, id, number, length, digests, body).await?;
     let part = Part {
         part: part.number,
         size: part.size,

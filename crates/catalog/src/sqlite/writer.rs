@@ -189,8 +189,8 @@ fn patience(done: usize, least: usize, known: usize, elapsed: Duration) -> Optio
     if done >= BATCH_MAX || elapsed >= GATHERING_MAX {
         return None;
     }
-    // Not all of them: while the disk is waited for, the others are what the processors work at.
-    Some(if done < known * 3 / 4 { GAP } else { Duration::ZERO })
+    // Half of them, no more: while these wait for the disk, the processors work at the others.
+    (done < known.div_ceil(2)).then_some(GAP)
 }
 
 fn commit(connection: &Connection, commands: usize, shared: &Shared) -> rusqlite::Result<()> {
@@ -313,14 +313,17 @@ mod tests {
 
     #[test]
     fn what_comes_alone_is_not_kept_waiting() {
-        let none = Some(Duration::ZERO);
-        assert_eq!(patience(1, 1, 0, Duration::ZERO), none);
-        assert_eq!(patience(1, 1, 1, Duration::ZERO), none, "the one before was alone");
-        assert_eq!(patience(1, 1, 2, Duration::ZERO), none, "the other one waits for the disk");
+        assert_eq!(patience(1, 1, 0, Duration::ZERO), None);
+        assert_eq!(patience(1, 1, 1, Duration::ZERO), None, "the one before was alone");
+        assert_eq!(patience(1, 1, 2, Duration::ZERO), None, "the other one waits for the disk");
         assert_eq!(patience(1, 1, 16, Duration::ZERO), Some(GAP));
-        assert_eq!(patience(12, 1, 16, Duration::ZERO), none);
+        assert_eq!(patience(8, 1, 16, Duration::ZERO), None);
         assert_eq!(patience(1, 1, 16, GATHERING_MAX), None);
-        assert_eq!(patience(1, 9, 0, GATHERING_MAX), none, "they were there at the beginning");
+        assert_eq!(
+            patience(1, 9, 0, GATHERING_MAX),
+            Some(Duration::ZERO),
+            "they were there at the beginning"
+        );
         assert_eq!(patience(BATCH_MAX, 9, 1000, Duration::ZERO), None);
     }
 
