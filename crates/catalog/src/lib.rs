@@ -325,6 +325,9 @@ pub trait Catalog: ArchiveCatalog + Send + Sync + 'static {
     /// The bytes of these blobs, referenced or not, each where they are kept with the record; `None` for every other.
     async fn contents(&self, blobs: &[BlobId]) -> Result<Vec<Option<Bytes>>>;
 
+    /// Bytes, about, that contents can take without a larger disk: what others that are gone have left behind.
+    async fn spare_bytes(&self) -> Result<u64>;
+
     /// A blob's facts, referenced or not; `None` when it is unknown.
     async fn blob(&self, blob: &BlobId) -> Result<Option<Blob>>;
 

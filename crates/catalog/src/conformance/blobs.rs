@@ -155,6 +155,7 @@ pub(super) async fn contents(catalog: &dyn Catalog) {
     assert_eq!(one(1).await.unwrap(), "one\0", "somebody may be reading it");
     catalog.forget_blob(&blob_id(1)).await.unwrap();
     assert_eq!((one(1).await, one(7).await), (None, Some(Bytes::from_static(b"anew"))));
+    assert!(catalog.spare_bytes().await.unwrap() < 1 << 20, "as good as nothing was deleted");
     let again = with("again", 8, b"with the number of one that is gone?");
     catalog.commit_file(again).await.unwrap();
     assert_eq!(one(7).await.unwrap(), "anew");

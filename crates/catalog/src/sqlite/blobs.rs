@@ -89,6 +89,13 @@ pub(super) fn contents(connection: &Connection, ids: &[BlobId]) -> Done<Vec<Opti
     Ok(ids.iter().map(&mut one).collect::<rusqlite::Result<_>>()?)
 }
 
+/// Half of the pages that are free: contents do not fill theirs, and their records need some too.
+pub(super) fn spare_bytes(connection: &Connection) -> Done<u64> {
+    let number = |pragma: &str| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0));
+    let pages = unsigned(number("PRAGMA freelist_count")?)?;
+    Ok(pages.saturating_mul(unsigned(number("PRAGMA page_size")?)?) / 2)
+}
+
 /// Counts one file less; whether that was the last.
 pub(super) fn release(connection: &Connection, id: &BlobId) -> Done<bool> {
     let mut statement = connection.prepare_cached(

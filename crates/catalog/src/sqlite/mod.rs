@@ -328,6 +328,10 @@ impl Catalog for SqliteCatalog {
         self.long("contents", move |c| blobs::contents(c, &blobs)).await
     }
 
+    async fn spare_bytes(&self) -> Result<u64> {
+        self.point("spare_bytes", |c| blobs::spare_bytes(c)).await
+    }
+
     async fn blob(&self, blob: &BlobId) -> Result<Option<Blob>> {
         self.point("blob", |c| blobs::get(c, blob)).await
     }

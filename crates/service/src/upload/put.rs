@@ -120,7 +120,8 @@ async fn store(core: &Arc<Core>, put: &Put, mut body: Body) -> Result<Stored> {
         None => Expected::AtMost(core.limits.file_size_max),
     };
     if put.length.is_none_or(|length| length <= SMALL_BYTES_MAX) {
-        core.storage.admit(put.length.unwrap_or(0))?;
+        // Of a length that nobody has said, as if it were the most that is small.
+        core.admit_small(put.length.unwrap_or(SMALL_BYTES_MAX)).await?;
         match gather(body, SMALL_BYTES_MAX).await {
             Gathered::Whole(bytes) => {
                 expected.check_end(bytes.len() as u64)?;

@@ -44,7 +44,7 @@ impl Uploads {
     ) -> Result<Progress> {
         if let Some(length) = new.length.filter(|length| *length <= SMALL_BYTES_MAX && !new.partial) {
             self.core.admit(grant.resource(), Some(length), &Precondition::None).await?;
-            self.core.storage.admit(length)?;
+            self.core.admit_small(length).await?;
             match gather(body, length).await {
                 Gathered::Whole(bytes) if bytes.len() as u64 == length => {
                     let upload = self.begin_in_order(
@@ -106,7 +106,22 @@ impl Uploads {
     }
 }
 
+/// Room in the catalog below which it counts as full, as the disk does with its reserve.
+const SPARE_BYTES_MIN: u64 = 256 << 10;
+
 impl Core {
+    /// `storage_full` unless a small body of `length` bytes fits: on the disk, or where contents that are gone have left
+    /// room in the catalog.
+    pub(super) async fn admit_small(&self, length: u64) -> Result<()> {
+        match self.storage.admit(length) {
+            Err(error) if error.code() == Code::StorageFull => {
+                let spare = self.catalog.spare_bytes().await?;
+                if spare >= length + SPARE_BYTES_MIN { Ok(()) } else { Err(error) }
+            }
+            admitted => admitted,
+        }
+    }
+
     /// Makes a blob of a small body, to be kept with its record, once `check` agrees with its digests, computing
     /// `algorithms` besides what the catalog needs.
     pub(super) fn small(
