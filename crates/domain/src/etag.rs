@@ -11,7 +11,11 @@ pub struct ETag(Box<str>);
 impl ETag {
     /// The tag of stored content: the first half of its BLAKE3 hash, so that equal content has equal tags everywhere.
     pub fn of_content(blake3: &[u8; 32]) -> ETag {
-        ETag(format!("\"{}\"", hex(&blake3[..16])).into())
+        let mut text = String::with_capacity(34);
+        text.push('"');
+        text.push_str(&hex(&blake3[..16]));
+        text.push('"');
+        ETag(text.into())
     }
 
     /// A tag made of `text`: visible ASCII without quotes, or `None`.

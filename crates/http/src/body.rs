@@ -2,13 +2,13 @@
 
 use crate::metrics::{self, MethodLabel};
 use crate::pipeline::Active;
-use axum::body::Body as AxumBody;
 use axum::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use carrack_domain::{Code, Error, Result, TraceId};
 use carrack_service::download::Transfer;
 use futures_util::StreamExt;
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,7 @@ pub(crate) struct ReadToEnd(Arc<AtomicBool>);
 
 impl ReadToEnd {
     /// For a body that nobody has touched yet; an absent one is read to its end.
-    pub(crate) fn of(body: &AxumBody) -> ReadToEnd {
+    pub(crate) fn of(body: &Incoming) -> ReadToEnd {
         ReadToEnd(Arc::new(AtomicBool::new(body.is_end_stream())))
     }
 
@@ -39,7 +39,7 @@ impl ReadToEnd {
 /// refusal instead of "100 Continue".
 pub(crate) struct RequestBody {
     /// Never locked: the mutex only lets a reference to the call cross threads.
-    inner: Mutex<AxumBody>,
+    inner: Mutex<Option<Incoming>>,
     pace: Pace,
     read_to_end: ReadToEnd,
     trailers: Trailers,
@@ -77,7 +77,7 @@ impl Pace {
 
 /// A body that is being received.
 struct Arriving {
-    body: AxumBody,
+    body: Incoming,
     read_to_end: ReadToEnd,
     trailers: Trailers,
     behind: Duration,
@@ -96,9 +96,9 @@ impl Trailers {
 
 /// The data that comes next of a body; fields after it are put aside.
 async fn next_data(
-    body: &mut AxumBody,
+    body: &mut Incoming,
     trailers: &Trailers,
-) -> Option<std::result::Result<Bytes, axum::Error>> {
+) -> Option<std::result::Result<Bytes, hyper::Error>> {
     loop {
         let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await?;
         match frame.map(Frame::into_data) {
@@ -114,15 +114,15 @@ async fn next_data(
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: AxumBody, pace: Pace, read_to_end: ReadToEnd) -> RequestBody {
-        RequestBody { inner: Mutex::new(inner), pace, read_to_end, trailers: Trailers::default() }
+    pub(crate) fn new(body: Incoming, pace: Pace, read_to_end: ReadToEnd) -> RequestBody {
+        RequestBody { inner: Mutex::new(Some(body)), pace, read_to_end, trailers: Trailers::default() }
     }
 
     /// The bytes that arrive, counted. A body that stops half-way, stands still or trickles is an error, never an end.
     pub(crate) fn into_stream(self) -> carrack_service::Body {
         let RequestBody { inner, pace, read_to_end, trailers } = self;
         let body = inner.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let state = Some(Arriving { body, read_to_end, trailers, behind: Duration::ZERO });
+        let state = body.map(|body| Arriving { body, read_to_end, trailers, behind: Duration::ZERO });
         Box::pin(futures_util::stream::unfold(state, move |state| async move {
             let mut state = state?;
             let begun = Instant::now();
@@ -179,7 +179,7 @@ impl RequestBody {
     }
 }
 
-fn incomplete(error: axum::Error) -> Error {
+fn incomplete(error: hyper::Error) -> Error {
     Error::new(
         Code::BodyIncomplete,
         "The body ended before its announced length, or is badly framed. Send it again.",
@@ -188,7 +188,7 @@ fn incomplete(error: axum::Error) -> Error {
 }
 
 /// What leaves. Its end, however it comes, is recorded.
-pub(crate) struct ResponseBody {
+pub struct ResponseBody {
     content: Content,
     remaining: u64,
     sent: u64,

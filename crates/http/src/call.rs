@@ -3,8 +3,6 @@
 use crate::App;
 use crate::body::RequestBody;
 use crate::credentials::{self, Caller};
-use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{FromRequestParts, MatchedPath, RawPathParams};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, Uri};
@@ -28,6 +26,24 @@ const JSON_BYTES_MAX: usize = 1 << 20;
 /// The largest form that is read.
 const FORM_BYTES_MAX: usize = 4 << 10;
 
+/// What stands in the places of a route's template, percent-encoding undone.
+#[derive(Default)]
+pub(crate) struct Parameters(Vec<(&'static str, String)>);
+
+impl Parameters {
+    /// Decodes names and values as they stand in the path; `invalid_key` when one is not UTF-8.
+    pub(crate) fn of<'a>(raw: impl Iterator<Item = (&'static str, &'a str)>) -> Result<Parameters> {
+        let decoded = raw.map(|(name, value)| match percent_decode_str(value).decode_utf8() {
+            Ok(value) => Ok((name, value.into_owned())),
+            Err(_) => Err(Error::new(
+                Code::InvalidKey,
+                "The path is not UTF-8 once its percent-encoding is undone: encode the key as UTF-8.",
+            )),
+        });
+        Ok(Parameters(decoded.collect::<Result<_>>()?))
+    }
+}
+
 /// What a handler gets.
 pub(crate) struct Call {
     pub(crate) app: Arc<App>,
@@ -46,32 +62,21 @@ pub(crate) struct Call {
     /// Says interim responses, where the connection can send them.
     pub(crate) interim: Option<Interim>,
     uri: Uri,
-    matched: Option<MatchedPath>,
-    path: Option<RawPathParams>,
+    parameters: Parameters,
     query: Vec<(String, String)>,
 }
 
 impl Call {
-    /// Takes a request apart; `invalid_key` when a parameter of its path is not UTF-8.
-    pub(crate) async fn new(
+    /// Takes a request apart.
+    pub(crate) fn new(
         app: Arc<App>,
         caller: Caller,
         mut parts: Parts,
+        parameters: Parameters,
         body: RequestBody,
     ) -> Result<Call> {
-        let path = match RawPathParams::from_request_parts(&mut parts, &()).await {
-            Ok(params) => Some(params),
-            Err(RawPathParamsRejection::MissingPathParams(_)) => None,
-            Err(_) => {
-                return Err(Error::new(
-                    Code::InvalidKey,
-                    "The path is not UTF-8 once its percent-encoding is undone: encode the key as UTF-8.",
-                ));
-            }
-        };
         let (saved_as, pace) = caller.signed.map_or((None, None), |signed| (signed.filename, signed.pace));
         let upgrade = parts.extensions.remove::<OnUpgrade>();
-        let matched = parts.extensions.remove::<MatchedPath>();
         let query = parse_query(parts.uri.query().unwrap_or(""))?;
         let interim = parts.extensions.remove::<Interim>();
         let recognised = parts.extensions.get::<carrack_mapped::Recognised>().is_some();
@@ -79,7 +84,6 @@ impl Call {
         Ok(Call {
             app,
             upgrade,
-            matched,
             uri: parts.uri,
             principal: caller.principal,
             saved_as,
@@ -89,13 +93,13 @@ impl Call {
             body,
             form,
             interim,
-            path,
+            parameters,
             query,
         })
     }
 
     fn param(&self, name: &str) -> &str {
-        self.path.iter().flatten().find_map(|(n, value)| (n == name).then_some(value)).unwrap_or("")
+        self.parameters.0.iter().find_map(|(n, value)| (*n == name).then_some(value.as_str())).unwrap_or("")
     }
 
     /// `{bucket}` of the path.
@@ -171,9 +175,9 @@ impl Call {
         self.uri.path().strip_prefix("/docs/").map(str::to_owned)
     }
 
-    /// The template of the route.
-    pub(crate) fn matched_path(&self) -> &str {
-        self.matched.as_ref().map_or("", MatchedPath::as_str)
+    /// The path as it was received.
+    pub(crate) fn path(&self) -> &str {
+        self.uri.path()
     }
 
     /// The first value of a query parameter.

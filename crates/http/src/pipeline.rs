@@ -1,8 +1,8 @@
 //! The steps that every request goes through, in one place.
 
 use crate::App;
-use crate::body::{ReadToEnd, Record, RequestBody};
-use crate::call::Call;
+use crate::body::{ReadToEnd, Record, RequestBody, ResponseBody};
+use crate::call::{Call, Parameters};
 use crate::cors::Cors;
 use crate::credentials;
 use crate::metrics::MethodLabel;
@@ -11,18 +11,26 @@ use crate::render::Response;
 use crate::resumable::{self, fields::Draft};
 use crate::routes::Route;
 use crate::tus;
-use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONNECTION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
 use carrack_domain::{Code, Error, Result, TraceId};
+use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::Instrument;
 
-/// Serves one request on one route.
-pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request) -> Response {
+/// What comes in.
+pub(crate) type Request = hyper::Request<Incoming>;
+
+/// Serves one request on one route, with what its path says.
+pub(crate) async fn serve(
+    app: Arc<App>,
+    route: &'static Route,
+    parameters: Result<Parameters>,
+    request: Request,
+) -> Response {
     let started = Instant::now();
     let trace = app.traces.next();
     let method = MethodLabel::of(request.method());
@@ -33,16 +41,22 @@ pub(crate) async fn serve(app: Arc<App>, route: &'static Route, request: Request
     let result = match terms.preflight(&request) {
         Some(response) => Ok(response),
         None => {
-            handle(app.clone(), route, request, keep_alive.read_to_end.clone()).instrument(span.clone()).await
+            let read_to_end = keep_alive.read_to_end.clone();
+            handle(app.clone(), route, parameters, request, read_to_end).instrument(span.clone()).await
         }
     };
     let failure = result.as_ref().err().map(|error| (error.code(), error.chain()));
     let mut response = result.unwrap_or_else(|error| terms.render(&app, &error, trace));
+    let is_head = terms.method == Method::HEAD;
     terms.finish(&mut response);
     let status = response.status();
     span.in_scope(|| log(trace, route, method.as_str(), status, failure, started));
     finish(&mut response, trace, &keep_alive);
     route.meters().first_byte.record(started.elapsed().as_secs_f64());
+    if is_head {
+        // Nothing follows the head, whatever it says of the length (RFC 9110 §9.3.2).
+        *response.body_mut() = ResponseBody::empty();
+    }
     response.body_mut().record(Record { started, trace, method, active, status: status.as_u16() });
     response
 }
@@ -126,6 +140,7 @@ impl Drop for Active {
 async fn handle(
     app: Arc<App>,
     route: &'static Route,
+    parameters: Result<Parameters>,
     request: Request,
     read_to_end: ReadToEnd,
 ) -> Result<Response> {
@@ -136,7 +151,7 @@ async fn handle(
     let caller = credentials::caller(&app, route, &parts).await?;
     let signed = caller.signed.is_some();
     let body = RequestBody::new(body, app.pace, read_to_end);
-    let call = Call::new(app, caller, parts, body).await?;
+    let call = Call::new(app, caller, parts, parameters?, body)?;
     let mut answer = (route.handler)(call).await?;
     if signed {
         // Whoever has the URL has the right: it is neither to be kept on the way nor told to other sites.

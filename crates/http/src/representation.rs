@@ -1,9 +1,11 @@
 //! What every answer about a file says, made once: a hot file's headers cost a copy.
 
 use crate::{disposition, rope};
-use axum::http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY};
+use axum::http::header::{
+    CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use carrack_api::headers::METADATA_PREFIX;
+use carrack_api::headers::{METADATA_PREFIX, REQUEST_ID};
 use carrack_domain::file::File;
 use carrack_domain::{BlobId, Result, Rope};
 use quick_cache::sync::Cache;
@@ -52,5 +54,10 @@ fn headers(file: &File, rope: &Rope) -> Result<HeaderMap> {
             headers.insert(name, value);
         }
     }
-    rope::representation(headers, rope, &file.content_type)
+    let mut headers = rope::representation(headers, rope, &file.content_type)?;
+    // What every answer has besides gets its place now: a copy that grows costs more than the copy.
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(rope.len()));
+    headers.insert(HeaderName::from_static(REQUEST_ID), HeaderValue::from_static(""));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Ok(headers)
 }

@@ -56,6 +56,7 @@ pub(crate) fn answer(call: &Call, out: Outgoing<'_>) -> Result<Answer> {
         Verdict::NotModified => {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response.headers_mut().remove(CONTENT_TYPE);
+            response.headers_mut().remove(CONTENT_LENGTH);
             return Ok(Answer::Head(response));
         }
         Verdict::Failed => {

@@ -4,6 +4,7 @@ mod config;
 mod data;
 mod jwks;
 mod lifecycle;
+mod recorder;
 mod reload;
 mod system;
 mod telemetry;

@@ -2,6 +2,7 @@
 
 use crate::config::{CatalogKind, Config, Flags, StorageKind};
 use crate::data::{self, DataFolder};
+use crate::recorder::Metrics;
 use crate::reload::{self, Reload};
 use crate::system::{SystemClock, SystemEntropy};
 use crate::{jwks, telemetry, tls};
@@ -15,7 +16,6 @@ use carrack_service::{Core, Limits, Service};
 use carrack_state::MemoryState;
 use carrack_storage::{LocalOptions, LocalStore, Storage};
 use carrack_transport::Tls;
-use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -57,7 +57,7 @@ struct Rooms {
     _folder: DataFolder,
 }
 
-async fn serve(config: Config, flags: Flags, metrics: PrometheusHandle) -> Result<(), String> {
+async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), String> {
     // Before anything is opened: a signal from now on is a clean stop.
     let (stop, reload) = listen_for_signals()?;
     let tls = tls::load(&config.tls)?;
@@ -320,7 +320,7 @@ async fn reconcile(service: Arc<Service>, stop: CancellationToken) {
     }
 }
 
-async fn upkeep(metrics: PrometheusHandle, stop: CancellationToken) {
+async fn upkeep(metrics: Metrics, stop: CancellationToken) {
     loop {
         metrics.run_upkeep();
         tokio::select! {

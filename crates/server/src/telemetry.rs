@@ -1,7 +1,8 @@
 //! Logs, metrics, and what is said on the terminal.
 
 use crate::config::{LogFormat, Telemetry};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use crate::recorder::Metrics;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use std::io::{IsTerminal, Write};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::targets::Targets;
@@ -40,8 +41,8 @@ pub(crate) fn start_logging(settings: &Telemetry) {
 }
 
 /// Installs the recorder that the rooms' metrics go to.
-pub(crate) fn start_metrics() -> Result<PrometheusHandle, String> {
-    let handle = PrometheusBuilder::new()
+pub(crate) fn start_metrics() -> Result<Metrics, String> {
+    let exporter = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), DURATION_BUCKETS)
         .and_then(|builder| {
             builder.set_buckets_for_metric(
@@ -55,8 +56,9 @@ pub(crate) fn start_metrics() -> Result<PrometheusHandle, String> {
                 BYTES_BUCKETS,
             )
         })
-        .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|error| format!("the metrics could not be set up: {error}"))?;
+        .map_err(|error| format!("the metrics could not be set up: {error}"))?
+        .build_recorder();
+    let metrics = Metrics::install(exporter)?;
     carrack_catalog::metrics::describe();
     carrack_storage::metrics::describe();
     carrack_service::metrics::describe();
@@ -64,7 +66,7 @@ pub(crate) fn start_metrics() -> Result<PrometheusHandle, String> {
     carrack_transport::metrics::describe();
     describe_process();
     metrics::gauge!("carrack_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    Ok(handle)
+    Ok(metrics)
 }
 
 fn describe_process() {
@@ -74,14 +76,14 @@ fn describe_process() {
 }
 
 /// Renders all metrics, those of the process taken at this moment.
-pub(crate) fn render(handle: &PrometheusHandle) -> String {
+pub(crate) fn render(metrics: &Metrics) -> String {
     if let Some(bytes) = resident_bytes() {
         metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
     }
     if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
         metrics::gauge!("process_open_fds").set(descriptors.count() as f64);
     }
-    handle.render()
+    metrics.render()
 }
 
 fn resident_bytes() -> Option<u64> {

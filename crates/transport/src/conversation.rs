@@ -6,6 +6,7 @@
 use crate::connection::Connection;
 use crate::exchange::{Exchange, Watched};
 use crate::interim::Interposed;
+use crate::stop::{Stop, Waiting};
 use crate::{Answers, Content, FIRST_REQUEST_GRACE, Protocol, http1_builder};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -16,7 +17,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::CancellationToken;
 
 /// How often a connection is looked at, whether it is quiet.
 const LOOK: Duration = Duration::from_secs(1);
@@ -84,7 +84,7 @@ pub(crate) async fn http1<S, B>(
         tokio::select! {
             came = connection.readable() => if came.is_err() { return },
             () = tokio::time::sleep(timeout) => return,
-            () = protocol.stop.cancelled() => return,
+            () = protocol.stop.wait() => return,
         }
     }
 }
@@ -98,10 +98,10 @@ pub(crate) async fn to_the_end<C: Serving>(serving: C, exchange: &Exchange, prot
 async fn talk<C: Serving>(
     mut serving: Pin<&mut C>,
     exchange: &Exchange,
-    stop: &CancellationToken,
+    stop: &Stop,
     look: Option<Duration>,
 ) -> Look {
-    let mut ending = Ending { stop: Box::pin(stop.cancelled()), first_request: None, told: false };
+    let mut ending = Ending { stop: stop.wait(), first_request: None, told: false };
     let mut quiet = look.map(|every| Quiet { next: Box::pin(tokio::time::sleep(every)), every, begun: None });
     poll_fn(|context| {
         if let Poll::Ready(result) = serving.as_mut().poll(context) {
@@ -123,18 +123,19 @@ async fn talk<C: Serving>(
 }
 
 /// When a conversation is to be ended.
-struct Ending<'a> {
-    stop: Pin<Box<tokio_util::sync::WaitForCancellationFuture<'a>>>,
+struct Ending {
+    stop: Waiting,
     /// One that was opened just before the stop has its first request on the way: closing it at once would reset a
     /// client that did nothing wrong.
     first_request: Option<Pin<Box<Sleep>>>,
     told: bool,
 }
 
-impl Ending<'_> {
+impl Ending {
     /// Whether now is the moment; true once.
     fn poll_due(&mut self, exchange: &Exchange, context: &mut Context<'_>) -> bool {
-        if self.told || (self.first_request.is_none() && self.stop.as_mut().poll(context).is_pending()) {
+        if self.told || (self.first_request.is_none() && Pin::new(&mut self.stop).poll(context).is_pending())
+        {
             return false;
         }
         let patience = || Box::pin(tokio::time::sleep(FIRST_REQUEST_GRACE));

@@ -14,7 +14,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use tower::util::Oneshot;
 
 /// There is no outlet for interim responses.
 const OUTLET_NONE: u8 = 0;
@@ -160,9 +159,9 @@ where
 {
     type Response = Response<WatchedBody<B>>;
     type Error = Infallible;
-    type Future = Answering<S>;
+    type Future = Answering<S::Future>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Answering<S> {
+    fn call(&self, mut request: Request<Incoming>) -> Answering<S::Future> {
         // HTTP/1 passes a body's bytes to our socket as they are; HTTP/2 copies them into frames.
         if request.version() <= hyper::Version::HTTP_11 {
             request.extensions_mut().insert(carrack_mapped::Recognised);
@@ -180,22 +179,22 @@ where
             self.exchange.set_outlet(None);
         }
         let under_way = Some(UnderWay::begin(&self.exchange));
-        Answering { answer: Oneshot::new(self.service.clone(), request), under_way }
+        Answering { answer: self.service.call(request), under_way }
     }
 }
 
 pin_project! {
     /// An answer that is being made.
-    pub(crate) struct Answering<S: tower::Service<Request<Incoming>>> {
+    pub(crate) struct Answering<F> {
         #[pin]
-        answer: Oneshot<S, Request<Incoming>>,
+        answer: F,
         under_way: Option<UnderWay>,
     }
 }
 
-impl<S, B> Future for Answering<S>
+impl<F, B> Future for Answering<F>
 where
-    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    F: Future<Output = Result<Response<B>, Infallible>>,
 {
     type Output = Result<Response<WatchedBody<B>>, Infallible>;
 

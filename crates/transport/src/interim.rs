@@ -163,7 +163,7 @@ mod tests {
     async fn received(requests: &[Exchanged], capacity: usize, step: usize) -> Vec<u8> {
         let (near, far) = tokio::io::duplex(capacity);
         let exchange: Arc<Exchange> = Arc::default();
-        let service = Watched::new(tower::service_fn(answer), exchange.clone(), None);
+        let service = Watched::new(hyper::service::service_fn(answer), exchange.clone(), None);
         let io = TokioIo::new(Interposed::new(far, exchange));
         let serving = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
         let (mut reader, mut writer) = tokio::io::split(near);

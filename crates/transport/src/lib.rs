@@ -12,6 +12,7 @@ mod hello;
 mod interim;
 pub mod metrics;
 mod send;
+mod stop;
 mod tls;
 mod unsent;
 
@@ -22,6 +23,7 @@ use exchange::{Exchange, Watched};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use interim::Interposed;
@@ -31,6 +33,7 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use stop::{Stop, Waiting};
 use tls::TlsStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -72,15 +75,12 @@ const LATE_GRACE: Duration = Duration::from_millis(500);
 
 /// What answers requests; every service of this shape does.
 pub trait Answers<B>:
-    tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
-    + Clone
-    + Send
-    + 'static
+    Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
 }
 
 impl<S, B> Answers<B> for S where
-    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
         + Clone
         + Send
         + 'static
@@ -112,26 +112,25 @@ where
         header_timeout: options.header_timeout,
         tls: options.tls,
         keep_alive: true,
-        stop: stop.clone(),
+        stop: Stop::default(),
     };
     let connections = TaskTracker::new();
-    let abort = CancellationToken::new();
+    let abort = Stop::default();
     let accepting = async {
         while let Some((stream, permit)) = door.next().await {
-            // Tokens of its own: a token that all connections look at is a lock that all cores fight for.
-            let protocol = Protocol { stop: stop.child_token(), ..protocol.clone() };
-            let serving = serve_one(stream, service.clone(), protocol, permit);
-            connections.spawn(abort.child_token().run_until_cancelled_owned(serving));
+            let serving = serve_one(stream, service.clone(), protocol.clone(), permit);
+            connections.spawn(unless(abort.wait(), serving));
         }
     };
     stop.run_until_cancelled(accepting).await;
+    protocol.stop.come();
     connections.close();
     let late = TaskTracker::new();
     let accepting = async {
         while let Some((stream, permit)) = door.next().await {
-            let one = Protocol { keep_alive: false, stop: CancellationToken::new(), ..protocol.clone() };
+            let one = Protocol { keep_alive: false, stop: Stop::default(), ..protocol.clone() };
             let serving = serve_one(stream, service.clone(), one, permit);
-            late.spawn(abort.child_token().run_until_cancelled_owned(serving));
+            late.spawn(unless(abort.wait(), serving));
         }
     };
     tokio::select! {
@@ -145,10 +144,19 @@ where
         // What is cut off here are answers that say no more than "not ready".
         let _cut = tokio::time::timeout(LATE_GRACE, late.wait()).await;
     }
-    abort.cancel();
+    abort.come();
     connections.wait().await;
     late.wait().await;
     left
+}
+
+/// Serves a connection to its end, or until it is broken off.
+async fn unless(broken_off: Waiting, serving: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = broken_off => {}
+        () = serving => {}
+    }
 }
 
 /// How one connection is talked to.
@@ -159,7 +167,7 @@ struct Protocol {
     /// Whether a further request may follow the first (HTTP/1).
     keep_alive: bool,
     /// Ends the connection after the requests that are under way.
-    stop: CancellationToken,
+    stop: Stop,
 }
 
 /// Where connections come in, so many at once.
@@ -244,8 +252,8 @@ async fn prepare(connection: Connection, protocol: &Protocol) -> Option<Ready> {
 }
 
 /// Waits until a connection that has not said anything is to be ended.
-async fn stopped(stop: &CancellationToken) {
-    stop.cancelled().await;
+async fn stopped(stop: &Stop) {
+    stop.wait().await;
     tokio::time::sleep(FIRST_REQUEST_GRACE).await;
 }
 

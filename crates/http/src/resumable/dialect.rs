@@ -2,9 +2,9 @@
 
 use super::fields::Draft;
 use crate::App;
+use crate::pipeline::Request;
 use crate::problem::{self, Kind};
 use crate::render::Response;
-use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use carrack_domain::Code;
 
