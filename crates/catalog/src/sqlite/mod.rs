@@ -329,7 +329,7 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn spare_bytes(&self) -> Result<u64> {
-        self.point("spare_bytes", |c| blobs::spare_bytes(c)).await
+        self.point("spare_bytes", blobs::spare_bytes).await
     }
 
     async fn blob(&self, blob: &BlobId) -> Result<Option<Blob>> {
