@@ -145,6 +145,16 @@ pub struct Limits {
     pub max_size: u64,
     /// The only buckets that these credentials are good for; null: all.
     pub buckets: Option<Vec<String>>,
+    /// Requests per second; null: any number.
+    pub requests_per_second: Option<u64>,
+    /// Transfers at once; null: any number.
+    pub transfers: Option<u64>,
+    /// Bytes per second of all transfers together; null: no limit.
+    pub bandwidth: Option<u64>,
+    /// Bytes per second of one connection; null: no limit.
+    pub bandwidth_per_connection: Option<u64>,
+    /// Bytes of files and open uploads; null: no limit.
+    pub quota: Option<u64>,
 }
 
 /// What a session of the web app begins with.

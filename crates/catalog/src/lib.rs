@@ -237,6 +237,17 @@ pub trait Catalog: ArchiveCatalog + Send + Sync + 'static {
     /// `quota_exceeded`. `key`'s present file counts as gone, since it would be replaced.
     async fn check_quota(&self, bucket: &BucketName, key: &Key, bytes: u64) -> Result<()>;
 
+    /// Whether `bytes` in this place would fit into what the owner may have, all buckets together, before anything is
+    /// received: `quota_exceeded`. The owner's present file there counts as gone.
+    async fn check_owner_quota(&self, owner: &str, place: &FileRef, bytes: u64) -> Result<()>;
+
+    /// Bounds what an owner may have, files and open uploads together; `None` for no bound. What they have already stays,
+    /// and only what makes it more is refused, by whichever method would.
+    async fn set_owner_quota(&self, owner: &str, quota: Option<u64>) -> Result<()>;
+
+    /// Nobody is bounded any more.
+    async fn forget_owner_quotas(&self) -> Result<()>;
+
     /// Records an upload in state `Open` and reserves its size; `bucket_not_found`, `quota_exceeded`.
     async fn create_upload(&self, upload: &Upload) -> Result<()>;
 

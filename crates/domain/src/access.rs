@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, LazyLock};
 
 /// What a principal may do by default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Nobody in particular.
     Guest,

@@ -144,7 +144,7 @@ codes! {
     PreconditionFailed = "precondition_failed", Conflict;
     /// The file or part is larger than this server takes.
     TooLarge = "too_large", Amend;
-    /// The bucket's quota would be exceeded.
+    /// The bucket's or the owner's quota would be exceeded.
     QuotaExceeded = "quota_exceeded", Capacity;
     /// The selection has more entries or bytes than an archive may have.
     ArchiveTooLarge = "archive_too_large", Amend;
@@ -152,6 +152,10 @@ codes! {
     StorageFull = "storage_full", Capacity;
     /// The body came to a standstill.
     RequestTimeout = "request_timeout", Retry;
+    /// More requests than the caller may make in so short a time.
+    RateLimited = "rate_limited", Retry;
+    /// More transfers at once than the caller may have.
+    TooManyTransfers = "too_many_transfers", Retry;
     /// More work is waiting than the server will queue.
     Overloaded = "overloaded", Retry;
     /// The server is stopping.
@@ -176,6 +180,8 @@ pub enum Fact {
         /// Where the request began.
         given: u64,
     },
+    /// After how many seconds to come again, for `Retry-After`.
+    RetryAfter(u64),
     /// The methods that a resource has, for `Allow`.
     Allowed(String),
     /// What was expected and what came, both as text.

@@ -14,10 +14,11 @@ use carrack_domain::file::Metadata;
 use carrack_domain::{ArchiveId, BucketName, Code, Error, Key, KeyPrefix, Principal, Result, UploadId};
 use carrack_interim::Interim;
 use carrack_service::download::Form;
-use carrack_service::pace::{Pace, paced};
+use carrack_service::limit::{LinkRate, Traffic, Unit, Who};
 use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The largest JSON body that is read.
@@ -56,7 +57,9 @@ pub(crate) struct Call {
     /// The name that a signed URL gives a download.
     pub(crate) saved_as: Option<String>,
     /// The rate that a signed URL is bound to.
-    pub(crate) pace: Option<Arc<Pace>>,
+    link: Option<LinkRate>,
+    /// The other end of the connection.
+    pub(crate) peer: Option<SocketAddr>,
     /// The connection beneath, for who speaks something else on it after the answer.
     pub(crate) upgrade: Option<OnUpgrade>,
     /// Says interim responses, where the connection can send them.
@@ -75,7 +78,8 @@ impl Call {
         parameters: Parameters,
         body: RequestBody,
     ) -> Result<Call> {
-        let (saved_as, pace) = caller.signed.map_or((None, None), |signed| (signed.filename, signed.pace));
+        let (saved_as, link) = caller.signed.map_or((None, None), |signed| (signed.filename, signed.rate));
+        let peer = parts.extensions.get::<SocketAddr>().copied();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let query = parse_query(parts.uri.query().unwrap_or(""))?;
         let interim = parts.extensions.remove::<Interim>();
@@ -87,7 +91,8 @@ impl Call {
             uri: parts.uri,
             principal: caller.principal,
             saved_as,
-            pace,
+            link,
+            peer,
             method: parts.method,
             headers: parts.headers,
             body,
@@ -212,14 +217,17 @@ impl Call {
         parse_json(&bytes)
     }
 
-    /// The body, to be read by somebody who outlives the call; none is left.
-    pub(crate) fn take_body(&mut self) -> carrack_service::Body {
-        self.body.take().into_stream()
+    /// The right to a transfer of the caller; `too_many_transfers`.
+    pub(crate) fn traffic(&self) -> Result<Traffic> {
+        let who = Who::of(&self.principal);
+        self.app.service.limiter.traffic(&who, Unit::Own, who.clone(), self.link, self.peer)
     }
 
-    /// The body, no faster than a signed URL allows.
-    pub(crate) fn into_stream(self) -> carrack_service::Body {
-        paced(self.body.into_stream(), self.pace)
+    /// The body, to be read by somebody who may outlive the call, no faster than the caller may send; none is left.
+    /// `too_many_transfers`.
+    pub(crate) fn receive(&mut self) -> Result<carrack_service::Body> {
+        let traffic = self.traffic()?;
+        Ok(traffic.receive(self.body.take().into_stream()))
     }
 
     /// How clients reach this server.

@@ -19,7 +19,7 @@ const SENT: HeaderValue = HeaderValue::from_static(
 /// What a page may see.
 const SEEN: HeaderValue = HeaderValue::from_static(
     "Location, ETag, Content-Length, Content-Range, Content-Disposition, Accept-Ranges, Last-Modified, Retry-After, \
-     Repr-Digest, X-Request-Id, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, \
+     RateLimit, RateLimit-Policy, Repr-Digest, X-Request-Id, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, \
      Upload-Offset, Upload-Length, Upload-Defer-Length, Upload-Metadata, Upload-Concat, Upload-Expires, Upload-Limit, \
      Upload-Complete, Upload-Incomplete, Upload-Draft-Interop-Version, Content-Location, Accept-Patch",
 );

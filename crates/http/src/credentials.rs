@@ -9,9 +9,8 @@ use carrack_domain::policy::{AddressRange, Circumstances};
 use carrack_domain::{Action, Code, Error, Principal, Result};
 use carrack_service::access::Credentials;
 use carrack_service::keys::{SEALED, invalid_signature};
-use carrack_service::pace::Pace;
+use carrack_service::limit::LinkRate;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 /// The query parameter that carries a signature.
 pub(crate) const SIGNATURE: &str = "sig";
@@ -30,7 +29,7 @@ pub(crate) struct SignedFor {
     /// The name a download is saved under.
     pub(crate) filename: Option<String>,
     /// The rate that everything under the URL shares.
-    pub(crate) pace: Option<Arc<Pace>>,
+    pub(crate) rate: Option<LinkRate>,
 }
 
 /// Which proxies are believed when they say where a request comes from.
@@ -89,8 +88,35 @@ pub(crate) fn circumstances(app: &App, parts: &Parts) -> Circumstances {
     app.service.access.circumstances(address, secure || app.scheme == "https")
 }
 
+/// Who is calling, unless their address has shown too many credentials that are not good.
+pub(crate) async fn admitted(app: &App, route: &Route, parts: &Parts) -> Result<Caller> {
+    let limiter = &app.service.limiter;
+    let address = || circumstances(app, parts).address;
+    let matters = limiter.counts_failures() && route.action != Action::Public;
+    let shows = matters && shows_credentials(app, route, parts);
+    if shows {
+        limiter.may_log_in(address()).await?;
+    }
+    let caller = caller(app, route, parts).await;
+    if shows && caller.as_ref().is_err_and(is_bad_credential) {
+        limiter.login_failed(address()).await;
+    }
+    caller
+}
+
+fn shows_credentials(app: &App, route: &Route, parts: &Parts) -> bool {
+    parts.headers.contains_key(AUTHORIZATION)
+        || !matches!(signature(route, parts), Ok(None))
+        || session(app, &parts.headers).is_some()
+}
+
+/// Whether credentials were refused that somebody may have guessed.
+pub(crate) fn is_bad_credential(error: &Error) -> bool {
+    matches!(error.code(), Code::InvalidToken | Code::InvalidSignature)
+}
+
 /// Who is calling. What is public does not look at credentials, so a probe with a stale token still gets its answer.
-pub(crate) async fn caller(app: &App, route: &Route, parts: &Parts) -> Result<Caller> {
+async fn caller(app: &App, route: &Route, parts: &Parts) -> Result<Caller> {
     let access = &app.service.access;
     let here = circumstances(app, parts);
     let principal = if route.action == Action::Public {
@@ -127,8 +153,8 @@ async fn signed(
     let signed = access.signed(purpose, parts.method.as_str(), parts.uri.path(), sealed, &here).await?;
     let principal = access.principal(signed.identity, here);
     principal.enter(route.action)?;
-    let pace = signed.rate_limit.map(|(name, rate)| app.service.paces.of(name, rate));
-    Ok(Caller { principal, signed: Some(SignedFor { filename: signed.filename, pace }) })
+    let signed = SignedFor { filename: signed.filename, rate: signed.rate_limit };
+    Ok(Caller { principal, signed: Some(signed) })
 }
 
 /// The signature of a URL, on a route that takes one. The query has to be that and nothing else: whatever could be added

@@ -111,8 +111,8 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
         Answer::Head(response) => response,
         Answer::Content(response, slice, kind) => {
             let length = slice.len();
-            let transfer = Transfer::new(slice, open.reader, call.form, kind, open.hold);
-            rope::with_transfer(response, transfer.paced(call.pace), length)
+            let transfer = Transfer::new(call.traffic()?, slice, open.reader, call.form, kind, open.hold);
+            rope::with_transfer(response, transfer, length)
         }
     })
 }
@@ -191,7 +191,11 @@ pub(crate) async fn put(call: Call) -> Result<Response> {
 }
 
 /// Stores the body, of `length` bytes if that is known, perhaps with its SHA-256 among its facts.
-pub(crate) async fn store(call: Call, length: Option<u64>, wants_sha256: bool) -> Result<(File, Outcome)> {
+pub(crate) async fn store(
+    mut call: Call,
+    length: Option<u64>,
+    wants_sha256: bool,
+) -> Result<(File, Outcome)> {
     let grant = authorize::<WriteFile>(&call.principal, call.file()?)?;
     check_plain(&call.headers)?;
     let facts = facts(&call)?;
@@ -204,7 +208,7 @@ pub(crate) async fn store(call: Call, length: Option<u64>, wants_sha256: bool) -
         wants_sha256,
     };
     let uploads = call.app.service.uploads.clone();
-    uploads.put(&grant, put, call.into_stream()).await
+    uploads.put(&grant, put, call.receive()?).await
 }
 
 /// What an uploader says about a file besides its bytes.

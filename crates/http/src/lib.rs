@@ -14,6 +14,7 @@ mod credentials;
 mod digests;
 mod disposition;
 mod files;
+mod limits;
 mod links;
 mod live;
 pub mod metrics;
@@ -56,6 +57,8 @@ pub struct App {
     pub public_url: Option<String>,
     /// `http` or `https`: what is spoken here.
     pub scheme: &'static str,
+    /// For how many seconds browsers shall come by HTTPS alone; 0: they are not told (RFC 6797).
+    pub hsts_seconds: u64,
     /// Which proxies are believed when they say where a request comes from.
     pub proxies: Proxies,
     /// Which web pages may talk to it.

@@ -13,10 +13,12 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use carrack_api::{CreateLink, LinkList};
 use carrack_domain::access::{FileRef, ReadFile, ShareFile, UseLinks, authorize};
 use carrack_domain::link::Link;
-use carrack_domain::{BucketName, ClaimId, Code, Error, Key, LinkId, Result, Timestamp};
+use carrack_domain::{BucketName, ClaimId, Code, Error, Identity, Key, LinkId, Result, Timestamp};
 use carrack_service::download::{Kind, OpenFile, Transfer};
+use carrack_service::limit::{LinkRate, Traffic, Unit, Who};
 use carrack_service::link::{EXPIRES_MAX, NewLink, PASSWORD_BYTES_MAX, UNLOCKED, Use};
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The cookie that shows that a link's password was given; its path says which.
@@ -197,6 +199,7 @@ pub(crate) async fn answer(mut call: Call) -> Result<Response> {
     links.check_uses(&link, &here)?;
     let password = form.into_iter().find_map(|(name, value)| (name == "password").then_some(value));
     if let Some(password) = password.filter(|_| link.password.is_some()) {
+        call.app.service.limiter.guess(link.id, here.address).await?;
         return match links.check_password(&link, password).await {
             Ok(()) => unlocked(&call, &links.unlock(&link, &here)?),
             Err(error) if error.code() == Code::WrongPassword && wants_page(&call) => {
@@ -247,8 +250,8 @@ fn content(call: &Call, link: &Link, opened: OpenFile, begun: Option<Use>) -> Re
         (Answer::Head(response), _) => response,
         (Answer::Content(response, slice, kind), begun) => {
             let length = slice.len();
-            let pace = link.rate_limit.map(|rate| call.app.service.paces.of(*link.id.as_bytes(), rate));
-            let mut transfer = Transfer::new(slice, reader, call.form, kind, hold).paced(pace);
+            let traffic = traffic(call, link, begun.as_ref())?;
+            let mut transfer = Transfer::new(traffic, slice, reader, call.form, kind, hold);
             if let Some(begun) = begun {
                 begun.admit(length)?;
                 transfer = transfer.counted(begun.deliver(offset(&response)));
@@ -258,6 +261,16 @@ fn content(call: &Call, link: &Link, opened: OpenFile, begun: Option<Use>) -> Re
     };
     discreet(&mut response);
     Ok(response)
+}
+
+/// The right to send a link's content: counted as a transfer of whoever gets it, and as bytes of whoever made the link.
+fn traffic(call: &Call, link: &Link, begun: Option<&Use>) -> Result<Traffic> {
+    let receiver = Who::of(&call.principal);
+    let address = call.principal.circumstances().address;
+    let unit = begun.map_or(Unit::Link(link.id, address), |begun| Unit::Claim(begun.claim()));
+    let owner = Who::named(Arc::new(Identity::new(link.owner.clone(), link.role)));
+    let rate = link.rate_limit.map(|rate| LinkRate { name: *link.id.as_bytes(), rate });
+    call.app.service.limiter.traffic(&receiver, unit, owner, rate, call.peer)
 }
 
 /// Where the bytes of an answer begin.

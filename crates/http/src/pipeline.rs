@@ -5,17 +5,21 @@ use crate::body::{ReadToEnd, Record, RequestBody, ResponseBody};
 use crate::call::{Call, Parameters};
 use crate::cors::Cors;
 use crate::credentials;
+use crate::limits;
 use crate::metrics::MethodLabel;
 use crate::problem;
 use crate::render::Response;
 use crate::resumable::{self, fields::Draft};
 use crate::routes::Route;
 use crate::tus;
-use axum::http::header::{CACHE_CONTROL, CONNECTION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    CACHE_CONTROL, CONNECTION, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
-use carrack_domain::{Code, Error, Result, TraceId};
+use carrack_domain::{Action, Code, Error, Result, TraceId};
+use carrack_service::limit::Standing;
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,20 +42,25 @@ pub(crate) async fn serve(
     let span = span(trace, method.as_str());
     let keep_alive = KeepAlive::of(&request);
     let terms = Terms::of(&app, &request);
+    let mut standing = None;
     let result = match terms.preflight(&request) {
         Some(response) => Ok(response),
         None => {
             let read_to_end = keep_alive.read_to_end.clone();
-            handle(app.clone(), route, parameters, request, read_to_end).instrument(span.clone()).await
+            let handling = handle(app.clone(), route, parameters, request, read_to_end, &mut standing);
+            handling.instrument(span.clone()).await
         }
     };
     let failure = result.as_ref().err().map(|error| (error.code(), error.chain()));
     let mut response = result.unwrap_or_else(|error| terms.render(&app, &error, trace));
     let is_head = terms.method == Method::HEAD;
     terms.finish(&mut response);
+    if let Some(standing) = standing {
+        limits::tell(standing, response.headers_mut());
+    }
     let status = response.status();
     span.in_scope(|| log(trace, route, method.as_str(), status, failure, started));
-    finish(&mut response, trace, &keep_alive);
+    finish(&app, &mut response, trace, &keep_alive);
     route.meters().first_byte.record(started.elapsed().as_secs_f64());
     if is_head {
         // Nothing follows the head, whatever it says of the length (RFC 9110 §9.3.2).
@@ -143,12 +152,20 @@ async fn handle(
     parameters: Result<Parameters>,
     request: Request,
     read_to_end: ReadToEnd,
+    standing: &mut Option<Standing>,
 ) -> Result<Response> {
     if !route.while_draining() {
         app.service.health.refuse_while_draining()?;
     }
     let (parts, body) = request.into_parts();
-    let caller = credentials::caller(&app, route, &parts).await?;
+    let caller = credentials::admitted(&app, route, &parts).await?;
+    if !route.while_draining() {
+        *standing = app.service.limiter.request(&caller.principal).await;
+        standing.map_or(Ok(()), |standing| standing.admit())?;
+    }
+    if route.action == Action::Write {
+        app.service.limiter.settle_quota(&caller.principal).await?;
+    }
     let signed = caller.signed.is_some();
     let body = RequestBody::new(body, app.pace, read_to_end);
     let call = Call::new(app, caller, parts, parameters?, body)?;
@@ -179,7 +196,7 @@ impl KeepAlive {
     }
 }
 
-fn finish(response: &mut Response, trace: TraceId, keep_alive: &KeepAlive) {
+fn finish(app: &App, response: &mut Response, trace: TraceId, keep_alive: &KeepAlive) {
     let headers = response.headers_mut();
     if keep_alive.ends() {
         // Else a client would send its next request into a connection that is being closed (RFC 9112 §9.6).
@@ -189,6 +206,11 @@ fn finish(response: &mut Response, trace: TraceId, keep_alive: &KeepAlive) {
         headers.insert(HeaderName::from_static(REQUEST_ID), value);
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if app.hsts_seconds > 0
+        && let Ok(value) = HeaderValue::try_from(format!("max-age={}", app.hsts_seconds))
+    {
+        headers.insert(STRICT_TRANSPORT_SECURITY, value);
+    }
 }
 
 /// One line per request: what succeeded reading is for the curious, the rest for the record.

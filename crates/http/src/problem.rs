@@ -61,6 +61,7 @@ pub(crate) const fn status(code: Code) -> StatusCode {
             StatusCode::UNPROCESSABLE_ENTITY
         }
         Code::DataLost | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::RateLimited | Code::TooManyTransfers => StatusCode::TOO_MANY_REQUESTS,
         Code::Overloaded | Code::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         Code::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
     }
@@ -104,7 +105,8 @@ pub(crate) fn render(error: &Error, status: StatusCode, kind: Option<Kind>, trac
             problem.expected_offset = Some(*expected);
             problem.provided_offset = Some(*given);
         }
-        Some(Fact::CompleteLength(_) | Fact::Allowed(_) | Fact::Offset { .. }) | None => {}
+        Some(Fact::CompleteLength(_) | Fact::Allowed(_) | Fact::Offset { .. } | Fact::RetryAfter(_))
+        | None => {}
     }
     let mut response = render::json(status, &problem);
     let headers = response.headers_mut();
@@ -121,6 +123,7 @@ pub(crate) fn render(error: &Error, status: StatusCode, kind: Option<Kind>, trac
     let fact = match error.fact() {
         Some(Fact::CompleteLength(length)) => Some((CONTENT_RANGE, format!("bytes */{length}"))),
         Some(Fact::Allowed(methods)) => Some((ALLOW, methods.clone())),
+        Some(Fact::RetryAfter(seconds)) => Some((RETRY_AFTER, seconds.to_string())),
         Some(Fact::Offset { expected, .. }) => {
             Some((HeaderName::from_static(carrack_api::headers::UPLOAD_OFFSET), expected.to_string()))
         }

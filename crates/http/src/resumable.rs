@@ -123,7 +123,7 @@ pub(crate) async fn create(mut call: Call, last: bool) -> Result<Response> {
     let append = Append { offset: 0, announced, length: None, checksum, report };
     let end = if last { End::Now(Vec::new()) } else { End::Later };
     let service = call.app.service.clone();
-    let body = call.take_body();
+    let body = call.receive()?;
     let told = service.uploads.create_told(&grant, &own, id, new, end, (append, body)).await?;
     answer(&call, draft, &told, StatusCode::CREATED, location)
 }
@@ -238,7 +238,7 @@ pub(crate) async fn patch(mut call: Call) -> Result<Response> {
     let report = interim.map(|interim| report(&call, draft, interim, None));
     let append = Append { offset, announced, length, checksum, report };
     let end = if last { End::Now(whole) } else { End::Later };
-    let (location, body) = (location(&call, id)?, call.take_body());
+    let (location, body) = (location(&call, id)?, call.receive()?);
     let told = call.app.service.uploads.append_told(&own, id, append, end, body).await?;
     let appended = if draft.is_old() { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
     answer(&call, draft, &told, appended, location)

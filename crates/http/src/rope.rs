@@ -15,6 +15,7 @@ use carrack_domain::range::{ByteRange, Selection, select};
 use carrack_domain::rope::Slice;
 use carrack_domain::{Code, Error, Result, Rope};
 use carrack_service::download::{Form, Kind, Reader, Transfer};
+use carrack_service::limit::Traffic;
 
 /// A rope about to be sent.
 pub(crate) struct Outgoing<'a> {
@@ -103,6 +104,7 @@ pub(crate) fn answer(call: &Call, out: Outgoing<'_>) -> Result<Answer> {
 /// The answer with its bytes.
 pub(crate) fn with_body(
     response: Response,
+    traffic: Traffic,
     slice: Slice,
     kind: Kind,
     reader: Box<dyn Reader>,
@@ -110,7 +112,7 @@ pub(crate) fn with_body(
     hold: Option<std::sync::Arc<dyn Send + Sync>>,
 ) -> Response {
     let length = slice.len();
-    with_transfer(response, Transfer::new(slice, reader, form, kind, hold), length)
+    with_transfer(response, Transfer::new(traffic, slice, reader, form, kind, hold), length)
 }
 
 /// The answer with the bytes of a transfer that was made ready, `length` of them.

@@ -10,7 +10,7 @@ use carrack_domain::access::{FileRef, ReadFile, ShareFile, UseUploads, WriteFile
 use carrack_domain::policy::AddressRange;
 use carrack_domain::upload::{PartPlan, parse_ranges};
 use carrack_domain::{BucketName, Code, Error, Grant, Key, Result, UploadId};
-use carrack_service::pace::RATE_MIN;
+use carrack_service::limit::RATE_MIN;
 use carrack_service::signed::{FileMethod, Signature, Terms};
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;

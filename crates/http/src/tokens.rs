@@ -99,9 +99,25 @@ pub(crate) async fn me(call: Call) -> Result<Response> {
         subject: identity.subject.clone(),
         role: identity.role.as_str().to_owned(),
         expires_at: identity.expires_at.map(|end| end.to_string()),
-        limits: Limits { max_size: call.app.service.uploads.size_max(), buckets: bucket_names(identity) },
+        limits: limits(&call),
     };
     Ok(render::json(StatusCode::OK, &me))
+}
+
+fn limits(call: &Call) -> Limits {
+    let service = &call.app.service;
+    let settings = service.limiter.settings();
+    let role = settings.role(call.principal.role());
+    let some = |number: u64| (number > 0).then_some(number);
+    Limits {
+        max_size: service.uploads.size_max(),
+        buckets: bucket_names(call.principal.identity()),
+        requests_per_second: some(role.requests_per_second.into()),
+        transfers: some(role.transfers_per_user.into()),
+        bandwidth: some(role.bandwidth_per_user),
+        bandwidth_per_connection: some(role.bandwidth_per_connection),
+        quota: some(role.quota_per_user),
+    }
 }
 
 /// Begins a session of the web app: a cookie that scripts cannot read and other sites cannot use.
@@ -114,7 +130,13 @@ pub(crate) async fn begin_session(mut call: Call) -> Result<Response> {
     call.refuse_other_sites()?;
     let wished: BeginSession = call.json().await?;
     let here = *call.principal.circumstances();
-    let made = call.app.service.access.begin_session(&wished.token, here).await?;
+    let service = &call.app.service;
+    service.limiter.may_log_in(here.address).await?;
+    let made = service.access.begin_session(&wished.token, here).await;
+    if made.as_ref().is_err_and(credentials::is_bad_credential) {
+        service.limiter.login_failed(here.address).await;
+    }
+    let made = made?;
     let seconds = made.token.identity.expires_at.map_or(0, |end| end.as_secs() - here.now.as_secs());
     Ok(with_cookie(here.tls, &made.secret, seconds.max(0)))
 }

@@ -183,7 +183,7 @@ async fn begin(mut call: Call, grant: &Grant<WriteFile>, id: UploadId, new: NewA
         None => uploads.create_append(grant, id, new).await?,
         Some(append) => {
             let own = authorize::<UseUploads>(&call.principal, ())?;
-            uploads.create_with_body(grant, &own, id, new, (append, call.take_body())).await?
+            uploads.create_with_body(grant, &own, id, new, (append, call.receive()?)).await?
         }
     };
     created(&call, &progress, with_body)
@@ -279,7 +279,7 @@ pub(crate) async fn patch(mut call: Call) -> Result<Response> {
     })?;
     let length = fields::number(&call.headers, UPLOAD_LENGTH)?;
     let append = append(&mut call, offset, length)?;
-    let (uploads, body) = (call.app.service.uploads.clone(), call.take_body());
+    let (uploads, body) = (call.app.service.uploads.clone(), call.receive()?);
     // The request's head takes a buffer of the connection: it goes while the body comes.
     drop(call);
     let progress = uploads.append(&grant, id, append, body).await?;

@@ -131,7 +131,7 @@ pub(crate) async fn put_part(mut call: Call) -> Result<Response> {
     let (id, number) = (call.upload_id()?, call.part_number()?);
     let length = content_length(&call.headers)?;
     let digests = digests::announced(&call)?;
-    let (uploads, body) = (call.app.service.uploads.clone(), call.take_body());
+    let (uploads, body) = (call.app.service.uploads.clone(), call.receive()?);
     // The request's head takes a buffer of the connection: it goes while the body comes.
     drop(call);
     let part = uploads.put_part(&grant, id, number, length, digests, body).await?;

@@ -79,9 +79,15 @@ pub(crate) fn send(call: &Call, mut headers: HeaderMap, archive: Archive) -> Res
     let out = Outgoing { rope: &archive.rope, content_type: "application/zip", kind: Kind::Zip, headers };
     Ok(match rope::answer(call, out)? {
         Answer::Head(response) => response,
-        Answer::Content(response, slice, kind) => {
-            rope::with_body(response, slice, kind, archive.reader, call.form, Some(archive.hold))
-        }
+        Answer::Content(response, slice, kind) => rope::with_body(
+            response,
+            call.traffic()?,
+            slice,
+            kind,
+            archive.reader,
+            call.form,
+            Some(archive.hold),
+        ),
     })
 }
 

@@ -67,6 +67,7 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     background.spawn(maintain(rooms.service.clone(), idle.clone()));
     background.spawn(reconcile(rooms.service.clone(), idle.clone()));
     background.spawn(rooms.service.jobs.clone().run(idle.clone()));
+    background.spawn(rooms.service.limiter.clone().run(idle.clone()));
     background.spawn(upkeep(metrics.clone(), idle.clone()));
     let reloading =
         Reload { flags, data: config.data.clone(), tls: tls.clone(), service: rooms.service.clone() };
@@ -77,6 +78,7 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
         public_url: Some(config.server.public_url.trim_end_matches('/').to_owned())
             .filter(|url| !url.is_empty()),
         scheme: if tls.is_some() { "https" } else { "http" },
+        hsts_seconds: if tls.is_some() { config.tls.hsts.as_secs() } else { 0 },
         proxies: proxies(&config.server.trusted_proxies),
         cors: carrack_http::Cors::new(config.server.cors_origins.clone()),
         pace: carrack_http::Pace {
@@ -134,6 +136,7 @@ async fn listen(
     });
     let options = carrack_transport::Options {
         header_timeout: config.server.header_timeout,
+        send_timeout: config.server.idle_timeout,
         connections_max: config.server.max_connections,
         shutdown_grace: config.server.shutdown_grace,
         tls,
@@ -180,7 +183,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         },
         tasks: tasks.clone(),
     };
-    let service = Service::new(core, access);
+    let service = Service::new(core, access, config.limits.settings());
     let service = Arc::new(service.map_err(|error| format!("cannot start workers: {}", error.chain()))?);
     service.maintenance.recover().await.map_err(|error| format!("recovery failed: {}", error.chain()))?;
     service
@@ -188,6 +191,11 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         .ensure_default()
         .await
         .map_err(|error| format!("the catalog is not usable: {}", error.chain()))?;
+    service
+        .limiter
+        .begin()
+        .await
+        .map_err(|error| format!("the quotas cannot be forgotten: {}", error.chain()))?;
     service
         .access
         .read_policies()

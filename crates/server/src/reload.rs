@@ -1,4 +1,4 @@
-//! What SIGHUP reads again: the TLS certificate and the signing keys.
+//! What SIGHUP reads again: the TLS certificate, the signing keys and the limits.
 
 use crate::config::{self, Auth, Flags};
 use crate::system::SystemEntropy;
@@ -39,17 +39,22 @@ impl Reload {
             if let Some(tls) = &self.tls {
                 tls::reload(tls.clone()).await;
             }
-            match self.keys() {
-                Ok(()) => tracing::info!("SIGHUP: the signing keys were read again"),
+            match self.settings() {
+                Ok(()) => tracing::info!("SIGHUP: the limits and the signing keys were read again"),
                 Err(problem) => {
-                    tracing::error!(problem, "SIGHUP: the new signing keys are no good; the old ones stay")
+                    tracing::error!(
+                        problem,
+                        "SIGHUP: the new limits or signing keys are no good; the old ones stay"
+                    )
                 }
             }
         }
     }
 
-    fn keys(&self) -> Result<(), String> {
+    fn settings(&self) -> Result<(), String> {
         let config = config::load(&self.flags).map_err(|error| error.to_string())?;
-        self.service.access.replace_keys(&secrets(&config.auth, &self.data)?)
+        self.service.access.replace_keys(&secrets(&config.auth, &self.data)?)?;
+        self.service.limiter.replace(config.limits.settings());
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! What goes out: a rope's slice on its way to a client.
 
+use crate::limit::Traffic;
 use crate::link::Delivery;
-use crate::pace::Pace;
 use crate::{Core, metrics};
 use ::metrics::{Counter, Gauge};
 use bytes::Bytes;
@@ -211,8 +211,8 @@ pub struct Transfer {
     form: Form,
     sent: u64,
     result: Ending,
-    /// The rate that it shares with others.
-    pace: Option<Arc<Pace>>,
+    /// The right to it, and the rates that it shares with others.
+    traffic: Traffic,
     /// Where it counts as part of a link's use.
     delivery: Option<Delivery>,
     /// What has to live until the last byte is read, such as an archive's manifest.
@@ -220,8 +220,9 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// Begins to send `slice`, reading with `reader`; `hold` lives as long as the transfer.
+    /// Begins to send `slice`, reading with `reader`, as `traffic` allows; `hold` lives as long as the transfer.
     pub fn new(
+        traffic: Traffic,
         slice: Slice,
         reader: Box<dyn Reader>,
         form: Form,
@@ -237,16 +238,10 @@ impl Transfer {
             form,
             sent: 0,
             result: Ending::Aborted,
-            pace: None,
+            traffic,
             delivery: None,
             _hold: hold,
         }
-    }
-
-    /// Sends no faster than this.
-    pub fn paced(mut self, pace: Option<Arc<Pace>>) -> Transfer {
-        self.pace = pace;
-        self
     }
 
     /// Counts what is sent as part of a link's use.
@@ -257,13 +252,21 @@ impl Transfer {
 
     /// The bytes that follow; `None` after the last. After an error the answer has to end as a broken one.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        let extents = self.gather();
+        let left = self.slice.len() + self.rest.as_ref().map_or(0, Extent::len);
+        let extents = match left {
+            0 => Vec::new(),
+            left => {
+                let wants = left.min(self.mapped());
+                let admitted = self.traffic.meter().admit(wants).await;
+                let extents = self.gather(admitted);
+                let total = extents.iter().map(Extent::len).sum();
+                self.traffic.meter().give_back(admitted.saturating_sub(total));
+                extents
+            }
+        };
         if extents.is_empty() {
             self.result = Ending::Completed;
             return Ok(None);
-        }
-        if let Some(pace) = &self.pace {
-            pace.wait(extents.iter().map(Extent::len).sum()).await;
         }
         if let Some(delivery) = &mut self.delivery
             && let Err(error) = delivery.take(extents.iter().map(Extent::len).sum())
@@ -289,13 +292,20 @@ impl Transfer {
         }
     }
 
-    /// What comes next, in order: one large run of a blob by itself, or small extents together.
-    fn gather(&mut self) -> Vec<Extent> {
+    /// Bytes that are handed over at once, at most.
+    fn mapped(&self) -> u64 {
+        match (self.form, &self.delivery) {
+            (Form::Copied, _) => COPIED_BYTES,
+            (Form::Mapped, Some(_)) => COUNTED_BYTES,
+            (Form::Mapped, None) => MAPPED_BYTES,
+        }
+    }
+
+    /// What comes next, in order, of at most `piece` bytes: one large run of a blob by itself, or small extents together.
+    fn gather(&mut self, piece: u64) -> Vec<Extent> {
         let mut extents = Vec::new();
         let mut total = 0;
-        let mapped = if self.delivery.is_some() { COUNTED_BYTES } else { MAPPED_BYTES };
-        let piece = self.pace.as_ref().map_or(u64::MAX, |pace| pace.piece_bytes());
-        let mapped = mapped.min(piece);
+        let mapped = self.mapped().min(piece);
         let most = if self.form == Form::Copied { COPIED_BYTES } else { READ_BYTES };
         let most = most.min(piece);
         while total < most && extents.len() < GATHER_MAX {

@@ -13,10 +13,10 @@ pub mod health;
 pub mod job;
 pub mod jwt;
 pub mod keys;
+pub mod limit;
 pub mod link;
 pub mod maintenance;
 pub mod metrics;
-pub mod pace;
 mod retention;
 pub mod signed;
 pub mod upload;
@@ -105,8 +105,8 @@ pub struct Service {
     pub uploads: upload::Uploads,
     /// What goes out.
     pub downloads: Arc<download::Downloads>,
-    /// Rates that links and signed URLs are bound to.
-    pub paces: pace::Paces,
+    /// How much one may have.
+    pub limiter: Arc<limit::Limiter>,
     /// Ways to files for whoever has them.
     pub links: link::Links,
     /// Many files as one.
@@ -121,7 +121,7 @@ pub struct Service {
 
 impl Service {
     /// The product over these rooms; `internal` when threads cannot be started.
-    pub fn new(core: Core, access: access::Options) -> Result<Service> {
+    pub fn new(core: Core, access: access::Options, limits: limit::Settings) -> Result<Service> {
         let core = Arc::new(core);
         let access = Arc::new(access::Access::new(core.clone(), access));
         let desk = Arc::new(job::Desk::default());
@@ -141,7 +141,7 @@ impl Service {
             files,
             links: link::Links::new(core.clone(), access.clone(), downloads.clone()),
             downloads,
-            paces: pace::Paces::default(),
+            limiter: Arc::new(limit::Limiter::new(core.clone(), limits)),
             archives: archive::Archives::new(core.clone(), manifests, desk, pool),
             jobs,
             access,

@@ -379,6 +379,11 @@ pub struct Use {
 }
 
 impl Use {
+    /// Which use it is.
+    pub fn claim(&self) -> ClaimId {
+        self.live.claim().id
+    }
+
     /// Sends from `offset` on.
     pub fn deliver(self, offset: u64) -> Delivery {
         Delivery { core: self.core, live: self.live, offset, sent: 0 }

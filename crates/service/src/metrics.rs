@@ -24,6 +24,10 @@ pub const DOWNLOADS_IN_PROGRESS: &str = "carrack_downloads_in_progress";
 pub const DOWNLOAD_BYTES: &str = "carrack_download_bytes_total";
 /// Seconds it took to lay out an archive.
 pub const ARCHIVE_PLAN_DURATION: &str = "carrack_archive_plan_duration_seconds";
+/// What was refused as too much, by `limit` (requests, failed_logins, password_guesses, transfers).
+pub const REFUSALS: &str = "carrack_limit_refusals_total";
+/// Seconds that a piece of a transfer waited for its share of the bandwidth.
+pub const THROTTLED: &str = "carrack_bandwidth_wait_duration_seconds";
 /// Jobs that a worker had, by `result` (completed, retried, failed, released, superseded).
 pub const JOBS: &str = "carrack_jobs_total";
 /// Seconds that a worker had a job.
@@ -51,6 +55,8 @@ pub fn describe() {
     describe_counter!(DOWNLOADS, "Transfers that ended, by kind and result.");
     describe_gauge!(DOWNLOADS_IN_PROGRESS, "Transfers under way, by kind.");
     describe_counter!(DOWNLOAD_BYTES, Unit::Bytes, "Bytes of content sent, by kind.");
+    describe_counter!(REFUSALS, "What was refused as too much, by limit.");
+    describe_histogram!(THROTTLED, Unit::Seconds, "Time that a piece of a transfer waited for its share.");
     describe_histogram!(ARCHIVE_PLAN_DURATION, Unit::Seconds, "Time to lay out an archive.");
     describe_counter!(JOBS, "Jobs that a worker had, by result.");
     describe_histogram!(JOB_DURATION, Unit::Seconds, "Time that a worker had a job.");

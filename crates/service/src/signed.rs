@@ -5,7 +5,7 @@
 
 use crate::access::Access;
 use crate::keys::{Purpose, invalid_signature};
-use crate::pace::Name;
+use crate::limit::LinkRate;
 use carrack_domain::access::{FileRef, Identity, ReadFile, ShareFile, UseUploads, WriteFile};
 use carrack_domain::policy::{AddressRange, Circumstances};
 use carrack_domain::{Code, Error, Grant, Result, Role, Timestamp, TokenId};
@@ -51,7 +51,7 @@ pub struct Signed {
     /// The name a download is saved under.
     pub filename: Option<String>,
     /// The rate that everything under this URL shares.
-    pub rate_limit: Option<(Name, NonZeroU64)>,
+    pub rate_limit: Option<LinkRate>,
 }
 
 /// The payload. Times are seconds since 1970 UTC.
@@ -185,12 +185,12 @@ impl Access {
             Some(None) => return Err(invalid_signature()),
         };
         let identity = Identity { token, ..Identity::new(claims.sub, role) };
-        let name = || -> Name {
+        let name = || -> [u8; 16] {
             let mut name = [0; 16];
             name.copy_from_slice(&blake3::hash(sealed.as_bytes()).as_bytes()[..16]);
             name
         };
-        let rate_limit = claims.rate_limit.map(|rate| (name(), rate));
+        let rate_limit = claims.rate_limit.map(|rate| LinkRate { name: name(), rate });
         Ok(Signed { identity: Arc::new(identity), filename: claims.filename, rate_limit })
     }
 }

@@ -5,8 +5,9 @@
     reason = "a failed expectation here is a failed test of the caller"
 )]
 
-use crate::{State, Watch};
+use crate::{Refill, State, Watch};
 use bytes::Bytes;
+use carrack_domain::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,39 @@ const QUIET: Duration = Duration::from_millis(100);
 pub async fn run(state: Arc<dyn State>) {
     watchers_hear_of_their_topic_alone(&*state).await;
     the_newest_replaces_the_rest(&*state).await;
+    cells_are_apart_and_refill(&*state).await;
+    many_take_what_there_is(state.clone()).await;
     many_hear_the_last_word(state).await;
+}
+
+async fn cells_are_apart_and_refill(state: &dyn State) {
+    let refill = Refill::per_second(100, 3).unwrap();
+    let at = |millis| Timestamp::from_millis(1_800_000_000_000 + millis);
+    let left = async |cell: u8, only_look: bool, millis: i64| {
+        let taken = state.take(&[cell; 16], refill, only_look, at(millis)).await.unwrap();
+        assert_eq!(taken.is_admitted, taken.retry_after.is_zero(), "{taken:?}");
+        taken.is_admitted.then_some(taken.left)
+    };
+    assert_eq!(left(1, true, 0).await, Some(3), "a cell that nobody touched is whole");
+    for expected in [Some(2), Some(1), Some(0), None, None] {
+        assert_eq!(left(1, false, 0).await, expected);
+    }
+    assert_eq!(left(2, false, 0).await, Some(2), "another cell");
+    assert_eq!(left(1, false, 10).await, Some(0), "one came back");
+    assert_eq!(left(1, true, 10).await, None);
+    assert_eq!(left(1, false, 60_000).await, Some(2), "no more than it holds");
+}
+
+async fn many_take_what_there_is(state: Arc<dyn State>) {
+    let refill = Refill::per_minute(50).unwrap();
+    let mut taking = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let state = state.clone();
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        taking.spawn(async move { state.take(&[7; 16], refill, false, now).await.unwrap().is_admitted });
+    }
+    let admitted = taking.join_all().await.into_iter().filter(|admitted| *admitted).count();
+    assert_eq!(admitted, 50, "nothing is given twice");
 }
 
 async fn next(watch: &mut Box<dyn Watch>) -> Bytes {

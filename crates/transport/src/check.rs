@@ -129,7 +129,7 @@ impl Case {
     pub async fn run(&self) -> Result<(), String> {
         let talk = async {
             let (near, far) = self.connect().await.map_err(|error| format!("connect: {error}"))?;
-            let connection = Connection::new(near, Arc::default());
+            let connection = Connection::new(near, Arc::default(), PATIENCE);
             Ok::<_, String>(tokio::join!(self.write(connection), self.read(far)))
         };
         let (written, read) = match tokio::time::timeout(PATIENCE, talk).await {

@@ -34,7 +34,39 @@ pub(crate) struct Connection {
     /// Bytes that were read before and are to be read again.
     unread: Bytes,
     exchange: Arc<Exchange>,
+    patience: Patience,
     closing: Option<Closing>,
+}
+
+/// How long the client may take nothing of what is to be sent.
+struct Patience {
+    timeout: Duration,
+    /// Since when it takes nothing.
+    since: Option<Instant>,
+    /// Set at the first wait, and again only when it goes off.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    /// The client took something, or it was not asked to.
+    fn is_restored(&mut self) {
+        self.since = None;
+    }
+
+    /// The client takes nothing: ready when it has taken nothing for too long.
+    fn poll_lost(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let deadline = since + self.timeout;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        loop {
+            ready!(alarm.as_mut().poll(context));
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            // It was set for a wait that is over.
+            alarm.as_mut().reset(deadline);
+        }
+    }
 }
 
 /// We have said our last word; the client may not have.
@@ -44,8 +76,8 @@ struct Closing {
 }
 
 impl Connection {
-    /// Tells `exchange` what passes.
-    pub(crate) fn new(stream: TcpStream, exchange: Arc<Exchange>) -> Connection {
+    /// Tells `exchange` what passes; fails when the client takes nothing for `send_timeout`.
+    pub(crate) fn new(stream: TcpStream, exchange: Arc<Exchange>, send_timeout: Duration) -> Connection {
         let open = metrics::gauge!(CONNECTIONS);
         open.increment(1);
         let (received, sent) = (metrics::counter!(RECEIVED_BYTES), metrics::counter!(SENT_BYTES));
@@ -59,6 +91,7 @@ impl Connection {
             open,
             unread: Bytes::new(),
             exchange,
+            patience: Patience { timeout: send_timeout, since: None, alarm: None },
             closing: None,
         }
     }
@@ -90,8 +123,18 @@ impl Connection {
         }
     }
 
-    /// Counts what was sent of so many bytes.
-    fn count_sent(&mut self, offered: usize, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// Counts what was sent of so many bytes, and fails when none were for too long.
+    fn count_sent(
+        &mut self,
+        offered: usize,
+        result: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if result.is_ready() {
+            self.patience.is_restored();
+        } else if self.patience.poll_lost(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let mut sent = 0;
         if let Poll::Ready(Ok(bytes)) = &result {
             sent = *bytes;
@@ -147,7 +190,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = self.poll_send(context, &[io::IoSlice::new(bytes)]);
-        self.count_sent(bytes.len(), result)
+        self.count_sent(bytes.len(), result, context)
     }
 
     fn poll_write_vectored(
@@ -156,7 +199,7 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = self.poll_send(context, slices);
-        self.count_sent(slices.iter().map(|slice| slice.len()).sum(), result)
+        self.count_sent(slices.iter().map(|slice| slice.len()).sum(), result, context)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -78,8 +78,13 @@ pub(crate) async fn http1<S, B>(
         }
         // Without parts it is no longer HTTP: whoever asked for the upgrade has the socket.
         let Some(parts) = Pin::into_inner(serving).into_parts() else { return };
-        connection = parts.io.into_inner().into_inner();
-        connection.put_back(parts.read_buf);
+        let (socket, held) = parts.io.into_inner().into_parts();
+        connection = socket;
+        connection.put_back(if held.is_empty() {
+            parts.read_buf
+        } else {
+            [&*parts.read_buf, &*held].concat().into()
+        });
         let timeout = protocol.header_timeout.saturating_sub(LOOK);
         tokio::select! {
             came = connection.readable() => if came.is_err() { return },

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use carrack_interim::Outlet;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
 use std::convert::Infallible;
 use std::marker::PhantomData;
@@ -31,6 +31,8 @@ pub(crate) struct Exchange {
     heard: AtomicBool,
     /// Bytes wait to be sent, or the connection is closing.
     busy: AtomicBool,
+    /// It is no longer HTTP that is spoken.
+    upgraded: AtomicBool,
     /// One of the `OUTLET_`s: what is asked with every flush.
     outlet_is: AtomicU8,
     /// Where the interim responses of the request that is under way come from.
@@ -51,6 +53,11 @@ impl Exchange {
     /// Whether the socket has more to do than it could.
     pub(crate) fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::Release);
+    }
+
+    /// Whether it is no longer HTTP that is spoken.
+    pub(crate) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Acquire)
     }
 
     fn outlet(&self) -> MutexGuard<'_, Option<Outlet>> {
@@ -204,6 +211,9 @@ where
         let under_way = this.under_way.take();
         if let Some(under_way) = &under_way {
             under_way.0.answered();
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                under_way.0.upgraded.store(true, Ordering::Release);
+            }
         }
         Poll::Ready(Ok(response.map(|body| WatchedBody { body, _under_way: under_way })))
     }

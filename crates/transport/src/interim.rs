@@ -7,6 +7,7 @@
 //! still on its way (pipelining), there is no such moment until it is gone; an answer made by then is not held up.
 
 use crate::exchange::Exchange;
+use crate::guard::Guard;
 use bytes::{Buf, Bytes, BytesMut};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -22,16 +23,18 @@ pub(crate) struct Interposed<I> {
     rest: Bytes,
     /// Whether hyper has begun to write nothing since it flushed.
     between_messages: bool,
+    /// Looks at what comes in.
+    guard: Guard,
 }
 
 impl<I: AsyncWrite + Unpin> Interposed<I> {
     pub(crate) fn new(io: I, exchange: Arc<Exchange>) -> Interposed<I> {
-        Interposed { io, exchange, rest: Bytes::new(), between_messages: true }
+        Interposed { io, exchange, rest: Bytes::new(), between_messages: true, guard: Guard::new() }
     }
 
-    /// The connection, once hyper has nothing to do with it any more.
-    pub(crate) fn into_inner(self) -> I {
-        self.io
+    /// The connection, once hyper has nothing to do with it any more, and what came and was not passed on.
+    pub(crate) fn into_parts(self) -> (I, BytesMut) {
+        (self.io, self.guard.into_held())
     }
 
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -64,7 +67,21 @@ impl<I: AsyncRead + Unpin> AsyncRead for Interposed<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        let this = &mut *self;
+        if this.exchange.is_upgraded() {
+            this.guard.open();
+        }
+        loop {
+            // Of what is refused nothing is passed on: hyper sees the end.
+            if this.guard.pass_on(buffer) || this.guard.has_refused() {
+                return Poll::Ready(Ok(()));
+            }
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
+            if this.guard.judge(buffer, before) {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 
@@ -105,6 +122,11 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Interposed<I> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Behind the answers to all that came before.
+        if let Some(refusal) = self.guard.take_refusal() {
+            self.rest = [&*self.rest, &refusal.answer()].concat().into();
+        }
+        ready!(self.poll_rest(context))?;
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

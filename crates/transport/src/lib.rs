@@ -8,6 +8,7 @@ pub mod check;
 mod connection;
 mod conversation;
 mod exchange;
+mod guard;
 mod hello;
 mod interim;
 pub mod metrics;
@@ -46,6 +47,8 @@ use tokio_util::task::TaskTracker;
 pub struct Options {
     /// How long a client may take for the first byte, for a request's head, and between two requests.
     pub header_timeout: Duration,
+    /// How long a client may take no byte of what waits for it.
+    pub send_timeout: Duration,
     /// The most connections at once; further ones wait in the kernel's queue.
     pub connections_max: usize,
     /// How long transfers under way may go on once the server is stopping.
@@ -65,6 +68,10 @@ const STREAM_SEND_BYTES_MAX: usize = 128 << 10;
 const STREAM_WINDOW_BYTES: u32 = 12 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
+/// Streams that a client has reset before we looked at them, and streams that we have reset for its errors: a client that
+/// makes more of either does nothing else (CVE-2023-44487, CVE-2024-27316 and their kin), and its connection is ended.
+const RESET_STREAMS_MAX: usize = 32;
+const FAULTY_STREAMS_MAX: usize = 256;
 /// Pause after the system refused a connection, usually for want of descriptors: trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -110,6 +117,7 @@ where
     let door = Door { listener, permits: Arc::new(Semaphore::new(options.connections_max)) };
     let protocol = Protocol {
         header_timeout: options.header_timeout,
+        send_timeout: options.send_timeout,
         tls: options.tls,
         keep_alive: true,
         stop: Stop::default(),
@@ -163,6 +171,7 @@ async fn unless(broken_off: Waiting, serving: impl Future<Output = ()>) {
 #[derive(Clone)]
 struct Protocol {
     header_timeout: Duration,
+    send_timeout: Duration,
     tls: Option<Arc<Tls>>,
     /// Whether a further request may follow the first (HTTP/1).
     keep_alive: bool,
@@ -202,7 +211,7 @@ where
     }
     let exchange: Arc<Exchange> = Arc::default();
     let address = stream.peer_addr().ok();
-    let connection = Connection::new(stream, exchange.clone());
+    let connection = Connection::new(stream, exchange.clone(), protocol.send_timeout);
     let service = Watched::new(service, exchange.clone(), address);
     // What is large and soon over is on the heap: a task keeps room for all that it may ever be.
     let ready = tokio::select! {
@@ -282,6 +291,8 @@ fn http2_builder(protocol: &Protocol) -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(protocol.header_timeout)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(FAULTY_STREAMS_MAX)
         .max_send_buf_size(STREAM_SEND_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);

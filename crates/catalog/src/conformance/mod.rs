@@ -18,6 +18,7 @@ mod joins;
 mod links;
 mod listing;
 mod model;
+mod owners;
 mod races;
 mod tokens;
 mod uploads;
@@ -51,6 +52,7 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn Catalog>) {
     files::life(&*make().await).await;
     files::preconditions(&*make().await).await;
     files::quota(&*make().await).await;
+    owners::quotas(&*make().await).await;
     files::failed_commits_change_nothing(&*make().await).await;
     files::expire(&*make().await).await;
     files::content_is_found(&*make().await).await;

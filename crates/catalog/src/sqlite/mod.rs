@@ -15,6 +15,7 @@ mod joins;
 mod links;
 mod listing;
 mod open;
+mod owners;
 mod queue;
 mod readers;
 mod rows;
@@ -28,6 +29,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
+use carrack_domain::access::FileRef;
 use carrack_domain::archive::{Archive, Content};
 use carrack_domain::digest::Piece;
 use carrack_domain::error::Class;
@@ -200,7 +202,8 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn commit_file(&self, file: NewFile) -> Result<Committed> {
-        self.write("commit_file", move |c| files::commit(c, &file)).await
+        let work = move |c: &Connection| owners::bounded(c, &file.created_by, || files::commit(c, &file));
+        self.write("commit_file", work).await
     }
 
     async fn delete_file(
@@ -222,9 +225,23 @@ impl Catalog for SqliteCatalog {
         self.point("check_quota", |c| buckets::check_quota(c, bucket, key, bytes)).await
     }
 
+    async fn check_owner_quota(&self, owner: &str, place: &FileRef, bytes: u64) -> Result<()> {
+        self.point("check_owner_quota", |c| owners::check(c, owner, place, bytes)).await
+    }
+
+    async fn set_owner_quota(&self, owner: &str, quota: Option<u64>) -> Result<()> {
+        let owner = owner.to_owned();
+        self.write("set_owner_quota", move |c| owners::set_quota(c, &owner, quota)).await
+    }
+
+    async fn forget_owner_quotas(&self) -> Result<()> {
+        self.write("forget_owner_quotas", owners::forget_quotas).await
+    }
+
     async fn create_upload(&self, upload: &Upload) -> Result<()> {
         let upload = upload.clone();
-        self.write("create_upload", move |c| uploads::create(c, &upload)).await
+        let work = move |c: &Connection| owners::bounded(c, &upload.owner, || uploads::create(c, &upload));
+        self.write("create_upload", work).await
     }
 
     async fn upload(&self, id: &UploadId) -> Result<Upload> {
@@ -256,12 +273,15 @@ impl Catalog for SqliteCatalog {
 
     async fn take_over(&self, id: &UploadId, announced: Option<Announced>) -> Result<Taken> {
         let id = *id;
-        self.write("take_over", move |c| appends::take_over(c, &id, announced)).await
+        let work =
+            move |c: &Connection| owners::bounded_by_upload(c, &id, || appends::take_over(c, &id, announced));
+        self.write("take_over", work).await
     }
 
     async fn append(&self, id: &UploadId, epoch: u64, piece: &Piece, expires_at: Timestamp) -> Result<()> {
         let (id, piece) = (*id, piece.clone());
-        self.write("append", move |c| appends::append(c, &id, epoch, &piece, expires_at)).await
+        let append = move |c: &Connection| appends::append(c, &id, epoch, &piece, expires_at);
+        self.write("append", move |c| owners::bounded_by_upload(c, &id, || append(c))).await
     }
 
     async fn create_joined(&self, upload: &Upload, partials: &[UploadId]) -> Result<UploadId> {

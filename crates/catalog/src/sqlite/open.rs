@@ -12,13 +12,14 @@ const SQLITE_LEAST: i32 = 3_051_003;
 /// "CRCK": marks a database as ours.
 const APPLICATION_ID: i64 = 0x4352_434b;
 /// Schema changes, in order; the schema version is how many of them a database has seen.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("../../migrations/sqlite/0001_facts.sql"),
     include_str!("../../migrations/sqlite/0002_append.sql"),
     include_str!("../../migrations/sqlite/0003_archives.sql"),
     include_str!("../../migrations/sqlite/0004_resumable.sql"),
     include_str!("../../migrations/sqlite/0005_access.sql"),
     include_str!("../../migrations/sqlite/0006_links.sql"),
+    include_str!("../../migrations/sqlite/0008_owners.sql"),
     include_str!("../../migrations/sqlite/0009_contents.sql"),
 ];
 /// What a whole check may read at most: the start may not take longer than 2 s.

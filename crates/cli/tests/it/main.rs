@@ -12,6 +12,8 @@
 mod access;
 mod archives;
 mod contract;
+mod edge;
+mod limits;
 mod operations;
 mod resumable;
 mod server;

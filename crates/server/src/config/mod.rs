@@ -1,6 +1,7 @@
 //! Settings: flag over variable over file over `defaults.toml`, which is also what `carrack config` prints. There is
 //! no second list of defaults that could drift.
 
+mod limits;
 mod units;
 
 use carrack_domain::policy::AddressRange;
@@ -62,6 +63,8 @@ pub struct Config {
     pub uploads: Uploads,
     /// Many files as one.
     pub archives: Archives,
+    /// How much one may have.
+    pub limits: limits::Limits,
     /// What is told of it all.
     pub telemetry: Telemetry,
 }
@@ -93,6 +96,8 @@ pub struct Tls {
     pub key: PathBuf,
     #[serde(deserialize_with = "oldest_version")]
     pub min_version: OldestVersion,
+    #[serde(deserialize_with = "units::duration")]
+    pub hsts: Duration,
 }
 
 impl Tls {

@@ -108,7 +108,9 @@ impl Uploads {
         new: NewAppend,
     ) -> Result<Progress> {
         let shape = Shape::Append { length: new.length, partial: new.partial };
-        self.core.admit(grant.resource(), new.length, &Precondition::None).await?;
+        self.core
+            .admit(grant.principal().subject(), grant.resource(), new.length, &Precondition::None)
+            .await?;
         let upload = self.begin_in_order(grant, id, shape, new);
         let (core, maintenance) = (self.core.clone(), self.maintenance.clone());
         let claims = self.claims.clone();

@@ -7,6 +7,7 @@ use super::receive::too_large;
 use super::segment::{Bounds, Ended, Segment, length_exceeded};
 use crate::{Body, Core, metrics};
 use carrack_catalog::Taken;
+use carrack_domain::access::FileRef;
 use carrack_domain::digest::{Algorithm, Digest, Piece};
 use carrack_domain::error::Fact;
 use carrack_domain::upload::UploadState;
@@ -48,6 +49,8 @@ pub(super) async fn appended(
     if taken.upload.length().is_none() {
         let target = &taken.upload.target;
         core.catalog.check_quota(&target.bucket, &target.key, append.announced.unwrap_or(0)).await?;
+        let place = FileRef { bucket: target.bucket.clone(), key: target.key.clone() };
+        core.catalog.check_owner_quota(&taken.upload.owner, &place, append.announced.unwrap_or(0)).await?;
     }
     let mut writer = Writer { core: core.clone(), claim, taken, room, report: append.report };
     let result = match append.checksum {

@@ -111,7 +111,7 @@ async fn complete(core: &Arc<Core>, upload: Upload, mut digests: Vec<Digest>) ->
                 key: upload.target.key.clone(),
             };
             if upload.precondition != Precondition::None {
-                core.admit(&place, None, &upload.precondition).await?;
+                core.admit(&upload.owner, &place, None, &upload.precondition).await?;
             }
             match core.catalog.begin_finish(&id, blob).await? {
                 Finish::Begun => return publish(core, upload, blob, Some(digest)).await,

@@ -18,7 +18,7 @@ impl Uploads {
         };
         let Ok(sha256) = <[u8; 32]>::try_from(sha256.value()) else { return Ok(None) };
         let precondition = if new.only_create { Precondition::Absent } else { Precondition::None };
-        self.core.admit(grant.resource(), Some(new.size), &precondition).await?;
+        self.core.admit(grant.principal().subject(), grant.resource(), Some(new.size), &precondition).await?;
         let principal = grant.principal();
         let Some(source) = self.files.with_content(principal, new.size, sha256).await? else {
             return Ok(None);

@@ -37,7 +37,7 @@ impl Uploads {
             let detail = format!("{} uploads are named: name 1 to {PARTIALS_MAX}.", partials.len());
             return Err(Error::new(Code::InvalidConcatenation, detail));
         }
-        self.core.admit(grant.resource(), None, &Precondition::None).await?;
+        self.core.admit(grant.principal().subject(), grant.resource(), None, &Precondition::None).await?;
         let upload = self.begin_in_order(grant, id, Shape::Joined { length: None }, new);
         let (core, maintenance, claims) = (self.core.clone(), self.maintenance.clone(), self.claims.clone());
         let work = async move {

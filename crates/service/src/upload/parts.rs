@@ -63,7 +63,7 @@ impl Uploads {
         let core = &self.core;
         let plan = PartPlan::new(new.size, new.part_size, core.limits.part_size)?;
         let precondition = if new.only_create { Precondition::Absent } else { Precondition::None };
-        core.admit(grant.resource(), Some(new.size), &precondition).await?;
+        core.admit(grant.principal().subject(), grant.resource(), Some(new.size), &precondition).await?;
         let upload = Upload {
             expected: new.digests,
             precondition,

@@ -50,7 +50,7 @@ impl Uploads {
     pub async fn put(&self, grant: &Grant<WriteFile>, put: Put, body: Body) -> Result<(File, Outcome)> {
         let place = grant.resource();
         let core = self.core.clone();
-        core.admit(place, put.length, &put.precondition).await?;
+        core.admit(grant.principal().subject(), place, put.length, &put.precondition).await?;
         let maintenance = self.maintenance.clone();
         let target = Target {
             bucket: place.bucket.clone(),
@@ -81,6 +81,7 @@ impl Core {
     /// What can be said of a file before its bytes arrive.
     pub(super) async fn admit(
         &self,
+        owner: &str,
         place: &carrack_domain::access::FileRef,
         length: Option<u64>,
         precondition: &Precondition,
@@ -91,6 +92,7 @@ impl Core {
             return Err(too_large(self.limits.file_size_max));
         }
         self.catalog.check_quota(&place.bucket, &place.key, length.unwrap_or(0)).await?;
+        self.catalog.check_owner_quota(owner, place, length.unwrap_or(0)).await?;
         if *precondition == Precondition::None {
             return Ok(());
         }

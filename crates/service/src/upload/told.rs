@@ -62,7 +62,10 @@ impl Uploads {
         (mut append, body): (Append, Body),
     ) -> Result<Told> {
         let shape = Shape::Append { length: new.append.length, partial: false };
-        let admitted = self.core.admit(grant.resource(), new.append.length, &new.precondition).await;
+        let admitted = self
+            .core
+            .admit(grant.principal().subject(), grant.resource(), new.append.length, &new.precondition)
+            .await;
         admitted.map_err(Error::finally)?;
         let upload = Upload {
             precondition: new.precondition,

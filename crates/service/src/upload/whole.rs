@@ -43,7 +43,9 @@ impl Uploads {
         mut body: Body,
     ) -> Result<Progress> {
         if let Some(length) = new.length.filter(|length| *length <= SMALL_BYTES_MAX && !new.partial) {
-            self.core.admit(grant.resource(), Some(length), &Precondition::None).await?;
+            self.core
+                .admit(grant.principal().subject(), grant.resource(), Some(length), &Precondition::None)
+                .await?;
             self.core.admit_small(length).await?;
             match gather(body, length).await {
                 Gathered::Whole(bytes) if bytes.len() as u64 == length => {

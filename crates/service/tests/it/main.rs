@@ -99,7 +99,7 @@ impl Rooms {
             },
             tasks: TaskTracker::new(),
         };
-        let service = Service::new(core, access()).unwrap();
+        let service = Service::new(core, access(), carrack_service::limit::Settings::default()).unwrap();
         service.buckets.ensure_default().await.unwrap();
         Rooms { service, catalog, clock, folder }
     }

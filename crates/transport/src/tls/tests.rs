@@ -52,7 +52,7 @@ impl Server {
 
     async fn accept(&self) -> TlsStream {
         let (socket, _) = self.listener.accept().await.unwrap();
-        accept(&self.tls, Connection::new(socket, Arc::default()), PATIENCE).await.unwrap()
+        accept(&self.tls, Connection::new(socket, Arc::default(), PATIENCE), PATIENCE).await.unwrap()
     }
 }
 
