@@ -12,7 +12,7 @@ use carrack_domain::file::{BucketSettings, File, Precondition};
 use carrack_domain::{BucketName, Clock, Code, Entropy, Grant, Key, Principal, Role, Timestamp};
 use carrack_service::access::Options;
 use carrack_service::contents::Contents;
-use carrack_service::download::{Form, Kind, Transfer};
+use carrack_service::download::Form;
 use carrack_service::facts::Facts;
 use carrack_service::keys::{KeyRing, Secret};
 use carrack_service::maintenance::Reconciled;
@@ -168,25 +168,19 @@ async fn small_contents_are_kept_with_their_records_and_go_with_them() {
     assert_eq!(kept(&one).await.unwrap(), "some bytes of one");
     assert_eq!(kept(&large).await, None);
     let read = async |key: &str, form| {
-        let open = rooms.service.downloads.open(&rooms.grant(key), form).await.unwrap();
-        let all = open.rope.all();
-        let mut transfer = Transfer::new(all, open.reader, form, Kind::Full, open.hold);
-        let mut got = Vec::new();
-        while let Some(bytes) = transfer.next().await.unwrap() {
-            got.extend_from_slice(&bytes);
-        }
-        got
+        let mut open = rooms.service.downloads.open(&rooms.grant(key), form).await.unwrap();
+        open.reader.read(open.rope.all().collect()).await.unwrap()
     };
     for form in [Form::Copied, Form::Mapped] {
         assert_eq!(read("one", form).await, b"some bytes of one");
         assert_eq!(read("large", form).await, vec![7; 40_000]);
     }
-    let open = rooms.service.downloads.open(&rooms.grant("two"), Form::Copied).await.unwrap();
+    let mut open = rooms.service.downloads.open(&rooms.grant("two"), Form::Copied).await.unwrap();
     rooms.service.files.delete(&rooms.grant("two"), &Precondition::None).await.unwrap();
     rooms.put_bytes("one", Bytes::from_static(b"other")).await;
     assert_eq!((kept(&one).await, kept(&two).await), (None, None), "nothing points at them");
-    let mut transfer = Transfer::new(open.rope.all(), open.reader, Form::Copied, Kind::Full, open.hold);
-    assert_eq!(transfer.next().await.unwrap().unwrap(), "some bytes of two", "whoever opened it has it");
+    let got = open.reader.read(open.rope.all().collect()).await.unwrap();
+    assert_eq!(got, "some bytes of two", "whoever opened it has it");
     assert_eq!(rooms.service.maintenance.reconcile().await.unwrap(), Reconciled { lost: 0, orphans: 0 });
 }
 
