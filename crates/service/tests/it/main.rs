@@ -172,7 +172,7 @@ async fn small_contents_are_kept_with_their_records_and_go_with_them() {
         open.reader.read(open.rope.all().collect()).await.unwrap()
     };
     for form in [Form::Copied, Form::Mapped] {
-        assert_eq!(read("one", form).await, b"some bytes of one");
+        assert_eq!(read("one", form).await, "some bytes of one");
         assert_eq!(read("large", form).await, vec![7; 40_000]);
     }
     let mut open = rooms.service.downloads.open(&rooms.grant("two"), Form::Copied).await.unwrap();
