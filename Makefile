@@ -67,6 +67,8 @@ fuzz: ## Random ropes through the socket writer, archives through an independent
 bench: ## The figures of the main job, on the release binary
 	$(CARGO) build --locked --release --bin carrack
 	python3 bench/main_job.py
+	python3 bench/slow_uploads.py --proto put
+	python3 bench/slow_uploads.py --proto tus
 	$(CARGO) bench --locked -p carrack-zip -p carrack-catalog
 
 .PHONY: bench-tls

@@ -32,6 +32,7 @@ fn file(bucket: &BucketName, number: u64) -> Outcome<NewFile> {
             metadata: [("camera".to_owned(), "a camera of some make".to_owned())].into(),
         },
         blob: Blob { id: BlobId::from_bytes(id), size: number, digest, pieces: None },
+        content: None,
         precondition: Precondition::None,
         created_at: NOW,
         created_by: "somebody@example.org".to_owned(),

@@ -6,7 +6,7 @@
 //! *Durability.* A method that changes something returns only when the change survives a power cut.
 //! *Order.* Data before record on create: callers publish bytes first. Record before data on delete: a file that is
 //! replaced or deleted leaves its blob in [`Catalog::unreferenced_blobs`] until its bytes are gone and
-//! [`Catalog::forget_blob`] is called.
+//! [`Catalog::forget_blob`] is called. The bytes of small files come and go with the record itself.
 
 mod archives;
 pub mod audit;
@@ -15,6 +15,7 @@ pub mod metrics;
 mod sqlite;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use carrack_domain::access::FileRef;
 use carrack_domain::digest::Piece;
 use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
@@ -87,13 +88,16 @@ pub struct Member<'a> {
 /// the method's own lifetime.)
 pub type Visit = Box<dyn FnMut(Member<'_>) -> Result<()> + Send>;
 
-/// A file about to exist: its bytes are published under `blob.id`.
+/// A file about to exist: its bytes are published under `blob.id`, or come with it.
 #[derive(Debug, Clone)]
 pub struct NewFile {
     /// Where, and with what facts.
     pub target: Target,
-    /// The published bytes.
+    /// What it points at.
     pub blob: Blob,
+    /// The bytes of a new blob that are kept with its record, few as they are; `None` when they are published, or kept
+    /// already. Kept as long as the blob, see [`Catalog::contents`].
+    pub content: Option<Bytes>,
     /// What must hold of a file that is there already; checked in the same transaction.
     pub precondition: Precondition,
     /// Now.
@@ -337,8 +341,15 @@ pub trait Catalog: ArchiveCatalog + AuditCatalog + Send + Sync + 'static {
     /// those in `skip`.
     async fn unreferenced_blobs(&self, skip: &[BlobId], limit: usize) -> Result<Vec<BlobId>>;
 
-    /// Forgets an unreferenced blob whose bytes are gone. Nothing when it is referenced or unknown.
+    /// Forgets an unreferenced blob whose published bytes are gone, and deletes those kept with its record. Nothing when
+    /// it is referenced or unknown.
     async fn forget_blob(&self, blob: &BlobId) -> Result<()>;
+
+    /// The bytes of these blobs, referenced or not, each where they are kept with the record; `None` for every other.
+    async fn contents(&self, blobs: &[BlobId]) -> Result<Vec<Option<Bytes>>>;
+
+    /// Bytes, about, that contents can take without a larger disk: what others that are gone have left behind.
+    async fn spare_bytes(&self) -> Result<u64>;
 
     /// A blob's facts, referenced or not; `None` when it is unknown.
     async fn blob(&self, blob: &BlobId) -> Result<Option<Blob>>;
@@ -346,8 +357,8 @@ pub trait Catalog: ArchiveCatalog + AuditCatalog + Send + Sync + 'static {
     /// Referenced blobs after `after` in byte order of their ids, at most `limit`: for reconciling with storage.
     async fn blobs(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<Blob>>;
 
-    /// Whether a run of bytes in storage belongs to a blob: it has the blob's name, or is one of its pieces. Other runs
-    /// belong to archives, see [`ArchiveCatalog::is_archived`].
+    /// Whether a run of bytes in storage belongs to a blob: it has the blob's name and the bytes are not kept with the
+    /// record, or it is one of its pieces. Other runs belong to archives, see [`ArchiveCatalog::is_archived`].
     async fn is_stored(&self, run: &BlobId) -> Result<bool>;
 
     /// The chunk list of a blob if it was computed before.

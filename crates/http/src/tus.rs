@@ -286,8 +286,10 @@ pub(crate) async fn patch(mut call: Call) -> Result<Response> {
     })?;
     let length = fields::number(&call.headers, UPLOAD_LENGTH)?;
     let append = append(&mut call, offset, length)?;
-    let body = call.receive()?;
-    let progress = call.app.service.uploads.append(&grant, id, append, body).await?;
+    let (uploads, body) = (call.app.service.uploads.clone(), call.receive()?);
+    // The request's head takes a buffer of the connection: it goes while the body comes.
+    drop(call);
+    let progress = uploads.append(&grant, id, append, body).await?;
     let mut response = render::empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     if let Some(offset) = progress.offset {

@@ -132,8 +132,10 @@ pub(crate) async fn put_part(mut call: Call) -> Result<Response> {
     let (id, number) = (call.upload_id()?, call.part_number()?);
     let length = content_length(&call.headers)?;
     let digests = digests::announced(&call)?;
-    let body = call.receive()?;
-    let part = call.app.service.uploads.put_part(&grant, id, number, length, digests, body).await?;
+    let (uploads, body) = (call.app.service.uploads.clone(), call.receive()?);
+    // The request's head takes a buffer of the connection: it goes while the body comes.
+    drop(call);
+    let part = uploads.put_part(&grant, id, number, length, digests, body).await?;
     let part = Part {
         part: part.number,
         size: part.size,

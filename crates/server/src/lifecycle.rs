@@ -11,6 +11,7 @@ use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
 use carrack_domain::Clock;
 use carrack_domain::policy::AddressRange;
 use carrack_http::{App, Proxies};
+use carrack_service::contents::Contents;
 use carrack_service::facts::Facts;
 use carrack_service::{Core, Limits, Service};
 use carrack_service::{access, audit};
@@ -171,6 +172,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
     let core = Core {
         catalog: catalog.clone(),
         facts: Facts::new(catalog.clone()),
+        contents: Contents::new(catalog.clone(), storage.clone()),
         storage,
         state: Arc::new(MemoryState::default()),
         clock: Arc::new(SystemClock),

@@ -91,7 +91,7 @@ impl Downloads {
     /// A file's content, opened: everything that can fail before the first byte has not failed.
     pub async fn open(&self, grant: &Grant<ReadFile>, form: Form) -> Result<OpenFile> {
         let place = grant.resource();
-        let mut reader = self.core.storage.reader(form);
+        let mut reader = self.core.contents.reader(form);
         let mut file = self.core.facts.file(place).await?;
         let mut hold = self.hold(&file);
         if hold.is_some() {
@@ -117,7 +117,7 @@ impl Downloads {
     /// more. Who asks has asked whether it may be read.
     pub(crate) async fn open_content(&self, file: &File, form: Form) -> Result<OpenFile> {
         let gone = || Error::new(Code::ContentGone, "The content is not stored any more.");
-        let mut reader = self.core.storage.reader(form);
+        let mut reader = self.core.contents.reader(form);
         let blob = self.core.catalog.blob(&file.blob.id).await?.ok_or_else(gone)?;
         let file = Arc::new(File { blob, ..file.clone() });
         let hold = self.hold(&file);

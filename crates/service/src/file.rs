@@ -190,7 +190,7 @@ impl Files {
         const STEP_BYTES: u64 = 1 << 20;
         let size = file.blob.size;
         let rope = Rope::of_blob(file.blob.clone(), file.etag(), file.created_at);
-        let mut reader = self.core.storage.reader(Form::Copied);
+        let mut reader = self.core.contents.reader(Form::Copied);
         let mut at = 0;
         while at < size {
             let len = STEP_BYTES.min(size - at);

@@ -6,6 +6,7 @@ pub mod access;
 pub mod archive;
 pub mod audit;
 pub mod bucket;
+pub mod contents;
 pub mod denied;
 pub mod download;
 pub mod facts;
@@ -68,6 +69,8 @@ pub struct Core {
     pub facts: facts::Facts,
     /// The bytes.
     pub storage: Arc<dyn Storage>,
+    /// The bytes of blobs to be read, wherever they are.
+    pub contents: Arc<contents::Contents>,
     /// What is shared for a short time.
     pub state: Arc<dyn State>,
     /// The time.

@@ -83,7 +83,7 @@ pub trait Storage: Send + Sync + 'static {
     /// `storage_full` unless `bytes` more fit now; a look at what the filesystem keeps in memory, so it does not wait.
     fn admit(&self, bytes: u64) -> Result<()>;
 
-    /// Makes a small body a blob at once: what creating a stage of this name, writing to it and publishing come to, in one
+    /// Makes bytes in memory a blob at once: what creating a stage of this name, writing to it and publishing come to, in one
     /// go. When it fails nothing is left but, after a failure of the disk, perhaps a blob without a record.
     async fn store(&self, stage: UploadId, blob: BlobId, bytes: Bytes) -> Result<()>;
 

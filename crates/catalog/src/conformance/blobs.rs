@@ -1,5 +1,6 @@
 use super::*;
 use crate::{ChunkList, Committed};
+use bytes::Bytes;
 
 pub(super) async fn references(catalog: &dyn Catalog) {
     let (one, two) = (bucket_name("one"), bucket_name("two"));
@@ -107,4 +108,55 @@ pub(super) async fn facts_learnt_later(catalog: &dyn Catalog) {
     assert!(catalog.chunks(&id).await.unwrap().is_some(), "kept as long as the blob");
     catalog.forget_blob(&id).await.unwrap();
     assert_eq!(catalog.chunks(&id).await.unwrap(), None, "and gone with it");
+}
+
+/// Bytes that are kept with the record come and go with it.
+pub(super) async fn contents(catalog: &dyn Catalog) {
+    let name = bucket_name("contents");
+    put_bucket(catalog, &name, Some(100)).await;
+    let with = |path: &str, number: u64, content: &[u8]| {
+        let mut file = new_file(&name, &key(path), blob(number, content.len() as u64));
+        file.content = Some(Bytes::copy_from_slice(content));
+        file
+    };
+    let one = |number: u64| async move { catalog.contents(&[blob_id(number)]).await.unwrap().remove(0) };
+    let large = vec![0xa5; 50];
+    assert_eq!(catalog.contents(&[]).await.unwrap(), [] as [Option<Bytes>; 0]);
+    catalog.commit_file(with("a", 1, b"one\0")).await.unwrap();
+    catalog.commit_file(with("empty", 2, b"")).await.unwrap();
+    catalog.commit_file(with("large", 3, &large)).await.unwrap();
+    put_file(catalog, &name, "stored", 4, 4).await;
+    let found = catalog.contents(&[3, 9, 1, 4, 2, 1].map(blob_id)).await.unwrap();
+    let expected = [Some(&large[..]), None, Some(b"one\0"), None, Some(b""), Some(b"one\0")];
+    assert_eq!(
+        found,
+        expected.map(|content| content.map(Bytes::copy_from_slice)),
+        "in order, as often as named"
+    );
+    for (number, stored) in [(1, false), (4, true)] {
+        assert_eq!(catalog.is_stored(&blob_id(number)).await.unwrap(), stored, "{number}");
+    }
+    let blobs = catalog.blobs(None, 9).await.unwrap();
+    assert_eq!(blobs.len(), 4, "all are looked after");
+
+    let mut wrong = with("wrong", 5, b"five");
+    wrong.blob.size = 5;
+    assert!(catalog.commit_file(wrong).await.is_err(), "they are the content or they are not");
+    let too_many = catalog.commit_file(with("b", 6, &[6; 99])).await.unwrap_err();
+    assert_eq!(too_many.code(), Code::QuotaExceeded);
+    assert_eq!((one(5).await, one(6).await), (None, None), "nothing of what failed is kept");
+
+    let same = new_file(&name, &key("same"), blob(1, 4));
+    catalog.commit_file(same).await.unwrap();
+    catalog.commit_file(with("a", 7, b"anew")).await.unwrap();
+    catalog.forget_blob(&blob_id(1)).await.expect("of a referenced blob: nothing");
+    assert_eq!(one(1).await.unwrap(), "one\0", "another file has it");
+    catalog.delete_file(&name, &key("same"), &Precondition::None).await.unwrap();
+    assert_eq!(one(1).await.unwrap(), "one\0", "somebody may be reading it");
+    catalog.forget_blob(&blob_id(1)).await.unwrap();
+    assert_eq!((one(1).await, one(7).await), (None, Some(Bytes::from_static(b"anew"))));
+    assert!(catalog.spare_bytes().await.unwrap() < 1 << 20, "as good as nothing was deleted");
+    let again = with("again", 8, b"with the number of one that is gone?");
+    catalog.commit_file(again).await.unwrap();
+    assert_eq!(one(7).await.unwrap(), "anew");
 }

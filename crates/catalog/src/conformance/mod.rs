@@ -83,6 +83,7 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn Catalog>) {
     blobs::references(&*make().await).await;
     blobs::sweeping(&*make().await).await;
     blobs::facts_learnt_later(&*make().await).await;
+    blobs::contents(&*make().await).await;
     archives::life(&*make().await).await;
     archives::holds(&*make().await).await;
     archives::jobs(&*make().await).await;
@@ -197,6 +198,7 @@ fn new_file(bucket: &BucketName, key: &Key, blob: Blob) -> NewFile {
     NewFile {
         target: target(bucket, key),
         blob,
+        content: None,
         precondition: Precondition::None,
         created_at: NOW,
         created_by: "ann".to_owned(),

@@ -4,6 +4,7 @@ use super::archives;
 use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
 use crate::ChunkList;
+use bytes::Bytes;
 use carrack_domain::digest::ContentDigest;
 use carrack_domain::file::Blob;
 use carrack_domain::{BlobId, Error};
@@ -12,9 +13,9 @@ use std::collections::HashSet;
 
 /// Counts one more file that points at the blob, and records the blob when it is new. Returns it with all that is
 /// known of it. A blob that nothing points at any more is not taken back: its bytes may be going this moment.
-pub(super) fn refer(connection: &Connection, new: &Blob) -> Done<Blob> {
+pub(super) fn refer(connection: &Connection, new: &Blob, content: Option<&Bytes>) -> Done<Blob> {
     let Some((mut blob, files)) = find(connection, &new.id)? else {
-        insert(connection, new)?;
+        insert(connection, new, content)?;
         return Ok(new.clone());
     };
     if files == 0 {
@@ -39,10 +40,11 @@ pub(super) fn refer(connection: &Connection, new: &Blob) -> Done<Blob> {
     Ok(blob)
 }
 
-fn insert(connection: &Connection, new: &Blob) -> Done<()> {
+fn insert(connection: &Connection, new: &Blob, content: Option<&Bytes>) -> Done<()> {
+    let content = content.map(|bytes| keep(connection, new, bytes)).transpose()?;
     let mut statement = connection.prepare_cached(
-        "INSERT INTO blob (id, size, crc32, blake3, sha256, file_count, pieces, whole_blake3) \
-         VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7)",
+        "INSERT INTO blob (id, size, crc32, blake3, sha256, file_count, pieces, whole_blake3, content) \
+         VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8)",
     )?;
     let ContentDigest { crc32, blake3, sha256 } = new.digest;
     let pieces = new.pieces.as_deref();
@@ -54,6 +56,7 @@ fn insert(connection: &Connection, new: &Blob) -> Done<()> {
         sha256,
         pieces.map(rows::pieces_bytes),
         pieces.and_then(|pieces| pieces.blake3),
+        content,
     ])?;
     if pieces.is_some() {
         let mut statement = connection.prepare_cached("INSERT INTO piece (id, blob_id) VALUES (?1, ?2)")?;
@@ -62,6 +65,35 @@ fn insert(connection: &Connection, new: &Blob) -> Done<()> {
         }
     }
     Ok(())
+}
+
+/// Keeps the bytes of a blob; the number under which they are kept.
+fn keep(connection: &Connection, new: &Blob, bytes: &Bytes) -> Done<i64> {
+    if bytes.len() as u64 != new.size || new.pieces.is_some() {
+        return Err(Error::broken(format!("{} bytes are not the content of {}", bytes.len(), new.id)).into());
+    }
+    connection.prepare_cached("INSERT INTO content (bytes) VALUES (?1)")?.execute([&bytes[..]])?;
+    Ok(connection.last_insert_rowid())
+}
+
+pub(super) fn contents(connection: &Connection, ids: &[BlobId]) -> Done<Vec<Option<Bytes>>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT content.bytes FROM blob JOIN content ON content.id = blob.content WHERE blob.id = ?1",
+    )?;
+    let mut one = |id: &BlobId| {
+        let bytes = |row: &rusqlite::Row<'_>| {
+            row.get_ref(0)?.as_blob().map(Bytes::copy_from_slice).map_err(Into::into)
+        };
+        statement.query_row([id.as_bytes()], bytes).optional()
+    };
+    Ok(ids.iter().map(&mut one).collect::<rusqlite::Result<_>>()?)
+}
+
+/// Half of the pages that are free: contents do not fill theirs, and their records need some too.
+pub(super) fn spare_bytes(connection: &Connection) -> Done<u64> {
+    let number = |pragma: &str| connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0));
+    let pages = unsigned(number("PRAGMA freelist_count")?)?;
+    Ok(pages.saturating_mul(unsigned(number("PRAGMA page_size")?)?) / 2)
 }
 
 /// Counts one file less; whether that was the last.
@@ -130,7 +162,7 @@ pub(super) fn referenced(connection: &Connection, after: Option<BlobId>, limit: 
 
 pub(super) fn is_stored(connection: &Connection, run: &BlobId) -> Done<bool> {
     let mut statement = connection.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM blob WHERE id = ?1 AND pieces IS NULL) \
+        "SELECT EXISTS (SELECT 1 FROM blob WHERE id = ?1 AND pieces IS NULL AND content IS NULL) \
          OR EXISTS (SELECT 1 FROM piece WHERE id = ?1)",
     )?;
     Ok(statement.query_row([run.as_bytes()], |row| row.get(0))?)

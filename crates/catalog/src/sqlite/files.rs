@@ -104,7 +104,7 @@ pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<Committed> 
     // Both are part of what the account counts now; saturating only matters for an account that is broken anyway.
     account.admit(new.blob.size, replaced.saturating_add(released))?;
 
-    let blob = blobs::refer(connection, &new.blob)?;
+    let blob = blobs::refer(connection, &new.blob, new.content.as_ref())?;
     let size = signed(blob.size)?;
     let file = point(connection, &account, new, blob)?;
     let mut orphan = None;

@@ -17,6 +17,7 @@ mod links;
 mod listing;
 mod open;
 mod owners;
+mod queue;
 mod readers;
 mod rows;
 mod tokens;
@@ -30,6 +31,7 @@ use crate::{
 };
 use async_trait::async_trait;
 pub use audit::AuditFile;
+use bytes::Bytes;
 use carrack_domain::access::FileRef;
 use carrack_domain::archive::{Archive, Content};
 use carrack_domain::audit::chain::Head;
@@ -47,15 +49,16 @@ use carrack_domain::{
 };
 use error::Done;
 pub use error::OpenError;
-use readers::{Readers, stopping};
+use queue::Queue;
+use readers::Readers;
 use rusqlite::Connection;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// How to open a [`SqliteCatalog`].
 #[derive(Clone)]
@@ -74,8 +77,7 @@ pub struct SqliteOptions {
 /// The catalog in a SQLite database: see the module's documentation.
 pub struct SqliteCatalog {
     readers: Readers,
-    /// `None` once the catalog is closed.
-    sender: Mutex<Option<mpsc::Sender<Box<dyn writer::Command>>>>,
+    queue: Arc<Queue>,
     shared: Arc<writer::Shared>,
     /// Held while closing, so that a second `close` waits for the first.
     thread: tokio::sync::Mutex<Option<JoinHandle<Result<()>>>>,
@@ -89,30 +91,21 @@ impl SqliteCatalog {
         let journal = audit::Journal::open(&connection, options.audit)
             .map_err(|error| OpenError::Damaged { path: options.path.clone(), reason: error.chain() })?;
         let readers = Readers::open(&options.path, options.readers)?;
-        let (queue, receiver) = mpsc::channel(options.queue.max(1));
+        let queue = Queue::new(options.queue);
         let shared = Arc::new(writer::Shared::default());
         let thread = std::thread::Builder::new()
             .name("catalog-writer".to_owned())
             .spawn({
-                let shared = Arc::clone(&shared);
-                move || writer::run(connection, journal, receiver, shared)
+                let (queue, shared) = (Arc::clone(&queue), Arc::clone(&shared));
+                move || writer::run(connection, journal, queue, shared)
             })
             .map_err(|error| OpenError::io(&options.path, &error))?;
-        Ok(SqliteCatalog {
-            readers,
-            sender: Mutex::new(Some(queue)),
-            shared,
-            thread: tokio::sync::Mutex::new(Some(thread)),
-        })
+        Ok(SqliteCatalog { readers, queue, shared, thread: tokio::sync::Mutex::new(Some(thread)) })
     }
 
     /// Transactions committed since it was opened. Many changes may share one.
     pub fn commits(&self) -> u64 {
         self.shared.commits.load(Ordering::Relaxed)
-    }
-
-    fn sender(&self) -> Result<mpsc::Sender<Box<dyn writer::Command>>> {
-        self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(stopping)
     }
 
     /// Queues a change that is bookkeeping, and waits until it is on disk.
@@ -158,9 +151,8 @@ impl SqliteCatalog {
         measured(operation, async {
             let (reply, answer) = oneshot::channel();
             let job = Box::new(writer::Job::new(operation, change, reply));
-            let gone = |_| Error::broken("the catalog's writer is gone");
-            self.sender()?.send(job).await.map_err(|_| gone(()))?;
-            answer.await.map_err(|_| gone(()))?
+            self.queue.push(job).await?;
+            answer.await.map_err(|_| Error::broken("the catalog's writer is gone"))?
         })
         .await
     }
@@ -200,7 +192,7 @@ async fn measured<T>(operation: &'static str, work: impl Future<Output = Result<
 impl Drop for SqliteCatalog {
     fn drop(&mut self) {
         self.readers.clear();
-        drop(self.sender.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        self.queue.close();
         if let Some(thread) = self.thread.get_mut().take()
             && !matches!(thread.join(), Ok(Ok(())))
         {
@@ -405,6 +397,18 @@ impl Catalog for SqliteCatalog {
         self.write("forget_blob", move |c| blobs::forget(c, &blob)).await
     }
 
+    async fn contents(&self, blobs: &[BlobId]) -> Result<Vec<Option<Bytes>>> {
+        if let [_] = blobs {
+            return self.point("content", |c| blobs::contents(c, blobs)).await;
+        }
+        let blobs = blobs.to_vec();
+        self.long("contents", move |c| blobs::contents(c, &blobs)).await
+    }
+
+    async fn spare_bytes(&self) -> Result<u64> {
+        self.point("spare_bytes", blobs::spare_bytes).await
+    }
+
     async fn blob(&self, blob: &BlobId) -> Result<Option<Blob>> {
         self.point("blob", |c| blobs::get(c, blob)).await
     }
@@ -538,7 +542,7 @@ impl Catalog for SqliteCatalog {
             // already accepted are written by the thread, which then ends.
             self.readers.close().await;
             self.shared.in_order.store(true, Ordering::Release);
-            drop(self.sender.lock().unwrap_or_else(PoisonError::into_inner).take());
+            self.queue.close();
             let Some(thread) = thread.take() else { return Ok(()) };
             tokio::task::spawn_blocking(move || thread.join())
                 .await

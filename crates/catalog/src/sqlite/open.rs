@@ -12,7 +12,7 @@ const SQLITE_LEAST: i32 = 3_051_003;
 /// "CRCK": marks a database as ours.
 const APPLICATION_ID: i64 = 0x4352_434b;
 /// Schema changes, in order; the schema version is how many of them a database has seen.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("../../migrations/sqlite/0001_facts.sql"),
     include_str!("../../migrations/sqlite/0002_append.sql"),
     include_str!("../../migrations/sqlite/0003_archives.sql"),
@@ -21,6 +21,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("../../migrations/sqlite/0006_links.sql"),
     include_str!("../../migrations/sqlite/0007_audit.sql"),
     include_str!("../../migrations/sqlite/0008_owners.sql"),
+    include_str!("../../migrations/sqlite/0009_contents.sql"),
     include_str!("../../migrations/sqlite/0010_shared_archives.sql"),
 ];
 /// What a whole check may read at most: the start may not take longer than 2 s.

@@ -1,19 +1,27 @@
 //! The one thread that writes: it takes what is waiting, commits it once, and only then answers.
+//!
+//! *Group commit.* A commit costs a sync, whatever is in it. While one is being made the next ones come, and are committed
+//! together. Where syncs are quick this alone makes small groups: so, when several changes were under way at once the
+//! last time, a transaction stays open a moment for those who are likely to come again.
 
 use super::audit::Journal;
 use super::error::{Done, Failed, sqlite_error};
 use super::open::set_clean;
+use super::queue::{Emptying, Queue};
 use carrack_domain::{Code, Error, Result};
 use rusqlite::Connection;
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
-use tokio::sync::{mpsc, oneshot};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// The most commands that share one commit.
 const BATCH_MAX: usize = 512;
+/// How long a transaction stays open for more commands,
+const GATHERING_MAX: Duration = Duration::from_millis(2);
+/// and how long it waits for the next, where more are known to be under way.
+const GAP: Duration = Duration::from_micros(300);
 
 /// A change that waits for its turn, then for its commit.
 pub(super) trait Command: Send {
@@ -96,39 +104,35 @@ pub(super) struct Shared {
     pub(super) in_order: AtomicBool,
 }
 
-/// The thread: runs until every sender is gone and the queue is empty.
+/// The thread: runs until the queue is closed and empty.
 pub(super) fn run(
     connection: Connection,
     mut journal: Journal,
-    mut queue: mpsc::Receiver<Box<dyn Command>>,
+    queue: Arc<Queue>,
     shared: Arc<Shared>,
 ) -> Result<()> {
-    let mut batch = VecDeque::with_capacity(BATCH_MAX);
-    while let Some(first) = queue.blocking_recv() {
-        batch.push_back(first);
-        while batch.len() < BATCH_MAX
-            && let Ok(next) = queue.try_recv()
-        {
-            batch.push_back(next);
-        }
-        while !batch.is_empty() {
-            transact(&connection, &mut journal, &mut batch, &shared);
-        }
+    let emptying = Emptying(queue);
+    let queue = &*emptying.0;
+    let mut known = 0;
+    while let Some(first) = queue.next() {
+        known = transact(&connection, &mut journal, first, queue, known, &shared);
     }
     finish(connection, shared.in_order.load(Ordering::Acquire))
 }
 
-/// One transaction for as much of the batch as goes into it. That is all of it, unless SQLite gives up the whole
-/// transaction over one command; what was not run yet then gets a transaction of its own.
+/// One transaction for a command and those that come while it is made, unless SQLite gives up the whole transaction over
+/// one of them. `known` is how many were under way at once the last time; returns how many are now.
 fn transact(
     connection: &Connection,
     journal: &mut Journal,
-    batch: &mut VecDeque<Box<dyn Command>>,
+    first: Box<dyn Command>,
+    queue: &Queue,
+    known: usize,
     shared: &Shared,
-) {
-    let mut done = Vec::with_capacity(batch.len());
+) -> usize {
+    let mut done = Vec::with_capacity(known);
     journal.begin();
-    let lost = match run_batch(connection, journal, batch, &mut done) {
+    let lost = match run_all(connection, journal, first, queue, known, &mut done) {
         Ok(()) => commit(connection, done.len(), shared).map(|()| journal.keep()).err(),
         Err(error) => Some(error),
     };
@@ -140,23 +144,32 @@ fn transact(
             tracing::error!(error = %error, "catalog transaction cannot be rolled back");
         }
     }
+    let known = done.len() + queue.waiting();
     let lost = lost.as_ref().map(Lost::new);
     for command in done {
         command.answer(lost.as_ref());
     }
+    known
 }
 
-fn run_batch(
+fn run_all(
     connection: &Connection,
     journal: &mut Journal,
-    batch: &mut VecDeque<Box<dyn Command>>,
+    first: Box<dyn Command>,
+    queue: &Queue,
+    known: usize,
     done: &mut Vec<Box<dyn Command>>,
 ) -> rusqlite::Result<()> {
+    // Those that wait now are part of it in any case.
+    let least = (1 + queue.waiting()).min(BATCH_MAX);
     if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
-        done.extend(batch.drain(..));
+        done.push(first);
+        done.extend(std::iter::from_fn(|| queue.next_within(Duration::ZERO)).take(BATCH_MAX));
         return Err(error);
     }
-    while let Some(mut command) = batch.pop_front() {
+    let begun = Instant::now();
+    let mut next = Some(first);
+    while let Some(mut command) = next {
         let mark = journal.mark();
         let kept = execute(connection, "SAVEPOINT command").map(|()| command.run(connection, journal));
         done.push(command);
@@ -173,9 +186,23 @@ fn run_batch(
             journal.rewind(&mark);
         }
         execute(connection, "RELEASE command")?;
+        next = patience(done.len(), least, known, begun.elapsed()).and_then(|most| queue.next_within(most));
     }
     // In the same transaction: what cannot be recorded is not kept.
     journal.seal(connection)
+}
+
+/// How long a transaction of `done` commands, of which `least` were there at its beginning, waits for one more; `None`
+/// when it is to be committed. A change that comes alone never waits: nobody else was `known` to be under way.
+fn patience(done: usize, least: usize, known: usize, elapsed: Duration) -> Option<Duration> {
+    if done < least {
+        return Some(Duration::ZERO);
+    }
+    if done >= BATCH_MAX || elapsed >= GATHERING_MAX {
+        return None;
+    }
+    // Half of them, no more: while these wait for the disk, the processors work at the others.
+    (done < known.div_ceil(2)).then_some(GAP)
 }
 
 fn commit(connection: &Connection, commands: usize, shared: &Shared) -> rusqlite::Result<()> {
@@ -263,6 +290,15 @@ mod tests {
         (Box::new(Job::new("test", change, reply)), answer, sql)
     }
 
+    fn queue_of(commands: Vec<Box<dyn Command>>) -> Arc<Queue> {
+        let queue = Queue::new(commands.len());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for command in commands {
+            runtime.block_on(queue.push(command)).unwrap();
+        }
+        queue
+    }
+
     /// Runs a batch as the thread does; which jobs were acknowledged, which rows there are, and how many commits.
     fn outcome(jobs: Vec<(Box<dyn Command>, Answer, &str)>) -> (Vec<bool>, Vec<i64>, u64) {
         let connection = connection();
@@ -271,9 +307,9 @@ mod tests {
         let said: Vec<&str> = jobs.iter().map(|(_, _, sql)| *sql).collect();
         let jobs = jobs.into_iter().map(|(command, answer, _)| (command, answer));
         let (commands, answers): (Vec<_>, Vec<_>) = jobs.unzip();
-        let mut batch: VecDeque<_> = commands.into();
-        while !batch.is_empty() {
-            transact(&connection, &mut journal, &mut batch, &shared);
+        let queue = queue_of(commands);
+        while let Some(first) = queue.next_within(Duration::ZERO) {
+            transact(&connection, &mut journal, first, &queue, 0, &shared);
         }
         assert!(connection.is_autocommit(), "no transaction is left open");
         let acknowledged: Vec<bool> =
@@ -328,14 +364,30 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_alone_is_not_kept_waiting() {
+        assert_eq!(patience(1, 1, 0, Duration::ZERO), None);
+        assert_eq!(patience(1, 1, 1, Duration::ZERO), None, "the one before was alone");
+        assert_eq!(patience(1, 1, 2, Duration::ZERO), None, "the other one waits for the disk");
+        assert_eq!(patience(1, 1, 16, Duration::ZERO), Some(GAP));
+        assert_eq!(patience(8, 1, 16, Duration::ZERO), None);
+        assert_eq!(patience(1, 1, 16, GATHERING_MAX), None);
+        assert_eq!(
+            patience(1, 9, 0, GATHERING_MAX),
+            Some(Duration::ZERO),
+            "they were there at the beginning"
+        );
+        assert_eq!(patience(BATCH_MAX, 9, 1000, Duration::ZERO), None);
+    }
+
+    #[test]
     fn a_requester_that_went_away_changes_nothing() {
         let (command, answer, _) = job("INSERT INTO t VALUES (1)", fine);
         drop(answer);
         let (next, answer, _) = job("INSERT INTO t VALUES (2)", fine);
         let connection = connection();
         let mut journal = journal(&connection);
-        let mut batch = VecDeque::from([command, next]);
-        transact(&connection, &mut journal, &mut batch, &Shared::default());
+        let queue = queue_of(vec![next]);
+        transact(&connection, &mut journal, command, &queue, 0, &Shared::default());
         assert!(answer.blocking_recv().unwrap().is_ok());
         let count: i64 = connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
         assert_eq!(count, 2);

@@ -225,6 +225,7 @@ async fn a_visitor_that_panics_costs_no_connection() {
             digest: extent(0).piece.content().unwrap(),
             pieces: None,
         },
+        content: None,
         precondition: carrack_domain::file::Precondition::None,
         created_at: NOW,
         created_by: "ann".to_owned(),

@@ -98,7 +98,7 @@ impl Archives {
             ETag::new(manifest.etag()).ok_or_else(|| Error::broken("an archive's tag is not a tag"))?;
         let modified = Timestamp::from_millis(manifest.modified().saturating_mul(1000));
         let rope = Rope::new(layout.clone(), etag, modified);
-        Ok(Archive { rope, reader: self.core.storage.reader(form), hold: layout })
+        Ok(Archive { rope, reader: self.core.contents.reader(form), hold: layout })
     }
 
     async fn layout(&self, selection: Selection) -> Result<Arc<ZipLayout>> {

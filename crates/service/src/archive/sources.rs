@@ -152,7 +152,7 @@ fn extents_of(
 
 /// The bytes of these extents, in memory.
 async fn read(core: &Core, extents: Vec<carrack_domain::rope::Extent>) -> Result<Bytes> {
-    if extents.is_empty() { Ok(Bytes::new()) } else { core.storage.reader(Form::Copied).read(extents).await }
+    if extents.is_empty() { Ok(Bytes::new()) } else { core.contents.reader(Form::Copied).read(extents).await }
 }
 
 /// Bytes of each sample of a probe.

@@ -33,7 +33,7 @@ pub(super) async fn keep(core: &Core, layout: &Arc<ZipLayout>) -> Result<(BlobId
 pub(super) async fn load(core: &Core, (run, size): (BlobId, u64)) -> Result<ZipLayout> {
     let (sender, receiver) = mpsc::channel(PIECES_WAITING);
     let feed = async move {
-        let mut reader = core.storage.reader(Form::Copied);
+        let mut reader = core.contents.reader(Form::Copied);
         let mut offset = 0;
         while offset < size {
             let len = PIECE_BYTES.min(size - offset);

@@ -249,7 +249,7 @@ impl Streaming {
     async fn stored(&self, zip: &mut ZipStream, entry: usize) -> Step<()> {
         self.send(zip.ready(&self.entry(entry)?).map_err(refused)?).await?;
         let (mut at, size) = (0, self.size(entry));
-        let mut reader = self.core.storage.reader(Bytewise::Copied);
+        let mut reader = self.core.contents.reader(Bytewise::Copied);
         while at < size {
             let len = READ_BYTES.min(size - at);
             let extents = self.layout.extents(entry, at, len);

@@ -245,6 +245,7 @@ async fn publish(
     let new = NewFile {
         target: upload.target,
         blob: stored,
+        content: None,
         precondition: upload.precondition,
         created_at: core.clock.now(),
         created_by: upload.owner,

@@ -42,6 +42,7 @@ impl Uploads {
                 metadata: new.metadata.clone(),
             },
             blob: source.blob.clone(),
+            content: None,
             precondition,
             created_at: self.core.clock.now(),
             created_by: principal.subject().to_owned(),

@@ -4,6 +4,7 @@ use super::Uploads;
 use super::digests::{ExtentHasher, SharedHasher};
 use super::receive::{Expected, Gathered, SMALL_BYTES_MAX, gather, receive, too_large};
 use crate::{Body, Core, metrics};
+use bytes::Bytes;
 use carrack_catalog::{Committed, NewFile, Origin, Outcome};
 use carrack_domain::access::WriteFile;
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest};
@@ -61,7 +62,7 @@ impl Uploads {
         let work = async move {
             let stored = store(&core, &put, body).await;
             let result = match stored {
-                Ok(blob) => commit(&core, blob, target, put.precondition, subject).await,
+                Ok(stored) => commit(&core, stored, target, put.precondition, subject).await,
                 Err(error) => Err(error),
             };
             let label = if result.is_ok() { "completed" } else { "failed" };
@@ -111,23 +112,27 @@ pub(super) fn precondition_failed() -> Error {
     )
 }
 
-/// Makes the body a blob that no file points at yet.
-async fn store(core: &Arc<Core>, put: &Put, mut body: Body) -> Result<Blob> {
+/// A blob that no file points at yet: with its content if that is to be kept with its record, else published.
+pub(super) type Stored = (Blob, Option<Bytes>);
+
+/// Makes the body a blob.
+async fn store(core: &Arc<Core>, put: &Put, mut body: Body) -> Result<Stored> {
     let expected = match put.length {
         Some(length) => Expected::Exactly(length),
         None => Expected::AtMost(core.limits.file_size_max),
     };
     if put.length.is_none_or(|length| length <= SMALL_BYTES_MAX) {
-        core.storage.admit(put.length.unwrap_or(0))?;
+        // Of a length that nobody has said, as if it were the most that is small.
+        core.admit_small(put.length.unwrap_or(SMALL_BYTES_MAX)).await?;
         match gather(body, SMALL_BYTES_MAX).await {
             Gathered::Whole(bytes) => {
                 expected.check_end(bytes.len() as u64)?;
-                return core.store_small(bytes, &put.algorithms(), |found| found.verify(&put.digests)).await;
+                return core.small(bytes, &put.algorithms(), |found| found.verify(&put.digests));
             }
             Gathered::Begun(begun) => body = begun,
         }
     }
-    stage(core, put, expected, &mut body).await
+    Ok((stage(core, put, expected, &mut body).await?, None))
 }
 
 /// Receives the body into a stage and publishes it.
@@ -177,7 +182,7 @@ async fn fill(
 
 async fn commit(
     core: &Core,
-    blob: Blob,
+    (blob, content): Stored,
     target: Target,
     precondition: Precondition,
     subject: String,
@@ -185,6 +190,7 @@ async fn commit(
     let new = NewFile {
         target,
         blob,
+        content,
         precondition,
         created_at: core.clock.now(),
         created_by: subject,
@@ -193,9 +199,9 @@ async fn commit(
     publish_record(core, new).await
 }
 
-/// Makes the published blob of a file visible. When that is refused for good, the blob goes.
+/// Makes the blob of a file visible. When that is refused for good, a published one goes.
 pub(super) async fn publish_record(core: &Core, new: NewFile) -> Result<Committed> {
-    let runs = new.blob.stored();
+    let runs = if new.content.is_none() { new.blob.stored() } else { Vec::new() };
     let started = Instant::now();
     let committed = core.facts.commit_file(new).await;
     ::metrics::histogram!(metrics::COMPLETE_DURATION, "stage" => "record")

@@ -1,6 +1,7 @@
 //! From a body to a writer: take what has arrived, hand it over, count it.
 
 use super::claims::superseded;
+use crate::contents::CONTENT_BYTES_MAX;
 use crate::{Body, metrics};
 use bytes::{Bytes, BytesMut};
 use carrack_domain::{Code, Error, Result};
@@ -8,8 +9,8 @@ use carrack_storage::ExtentWriter;
 use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-/// A body of up to so many bytes is gathered in memory before anything is done with it.
-pub(super) const SMALL_BYTES_MAX: u64 = 32 << 10;
+/// A body of up to so many bytes is gathered in memory before anything is done with it: it is kept with its record.
+pub(super) const SMALL_BYTES_MAX: u64 = CONTENT_BYTES_MAX;
 
 /// What [`gather`] found.
 pub(super) enum Gathered {

@@ -1,10 +1,9 @@
-//! A small upload that comes with all its bytes: they are gathered in memory, become a blob in one go, and one
-//! transaction records file and upload together. Nothing of it is on the disk before it is whole, so no session has to
-//! exist meanwhile.
+//! A small upload that comes with all its bytes: they are gathered in memory, and one transaction keeps them and records
+//! file and upload. Nothing of it is on the disk before it is whole, so no session has to exist meanwhile.
 
 use super::append::{Append, Checksum, NewAppend, Progress};
 use super::digests::{ExtentDigests, ExtentHasher};
-use super::put::publish_record;
+use super::put::{Stored, publish_record};
 use super::receive::{Gathered, SMALL_BYTES_MAX, gather};
 use super::{Uploads, appending};
 use crate::{Body, Core, metrics};
@@ -16,7 +15,6 @@ use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Precondition};
 use carrack_domain::upload::{Shape, Upload, UploadState};
 use carrack_domain::{BlobId, Code, Error, Grant, Result, UploadId};
-use std::time::Instant;
 
 impl Uploads {
     /// As [`Uploads::create_append`] and [`Uploads::append`] with the first bytes. A client that was cut off may find
@@ -48,7 +46,7 @@ impl Uploads {
             self.core
                 .admit(grant.principal().subject(), grant.resource(), Some(length), &Precondition::None)
                 .await?;
-            self.core.storage.admit(length)?;
+            self.core.admit_small(length).await?;
             match gather(body, length).await {
                 Gathered::Whole(bytes) if bytes.len() as u64 == length => {
                     let upload = self.begin_in_order(
@@ -79,20 +77,21 @@ impl Uploads {
 
     async fn at_once(&self, mut upload: Upload, checksum: Checksum, bytes: Bytes) -> Result<Progress> {
         let core = &self.core;
-        let blob = match checksum {
-            Checksum::None => core.store_small(bytes, &[], |_| Ok(())).await?,
+        let (blob, content) = match checksum {
+            Checksum::None => core.small(bytes, &[], |_| Ok(()))?,
             Checksum::Now(digests) => {
                 let algorithms: Vec<Algorithm> = digests.iter().map(Digest::algorithm).collect();
-                core.store_small(bytes, &algorithms, |found| found.verify(&digests)).await?
+                core.small(bytes, &algorithms, |found| found.verify(&digests))?
             }
             Checksum::AtEnd(algorithms, digest) => {
-                core.store_small(bytes, algorithms, |found| found.verify(&[digest()?])).await?
+                core.small(bytes, algorithms, |found| found.verify(&[digest()?]))?
             }
         };
         let size = blob.size;
         let new = NewFile {
             target: upload.target.clone(),
             blob,
+            content,
             precondition: Precondition::None,
             created_at: core.clock.now(),
             created_by: upload.owner.clone(),
@@ -109,27 +108,36 @@ impl Uploads {
     }
 }
 
+/// Room in the catalog below which it counts as full, as the disk does with its reserve.
+const SPARE_BYTES_MIN: u64 = 256 << 10;
+
 impl Core {
-    /// Makes a blob of a small body, once `check` agrees with its digests, computing `algorithms` besides what the
-    /// catalog needs. No file points at it yet.
-    pub(super) async fn store_small(
+    /// `storage_full` unless a small body of `length` bytes fits: on the disk, or where contents that are gone have left
+    /// room in the catalog.
+    pub(super) async fn admit_small(&self, length: u64) -> Result<()> {
+        match self.storage.admit(length) {
+            Err(error) if error.code() == Code::StorageFull => {
+                let spare = self.catalog.spare_bytes().await?;
+                if spare >= length + SPARE_BYTES_MIN { Ok(()) } else { Err(error) }
+            }
+            admitted => admitted,
+        }
+    }
+
+    /// Makes a blob of a small body, to be kept with its record, once `check` agrees with its digests, computing
+    /// `algorithms` besides what the catalog needs.
+    pub(super) fn small(
         &self,
         bytes: Bytes,
         algorithms: &[Algorithm],
         check: impl FnOnce(&ExtentDigests) -> Result<()>,
-    ) -> Result<Blob> {
-        let size = bytes.len() as u64;
+    ) -> Result<Stored> {
         let mut hasher = ExtentHasher::for_joining(0, algorithms);
         hasher.update(&bytes);
         let digests = hasher.finish();
         check(&digests)?;
-        let content = digests.content()?;
-        let blob = Blob { id: BlobId::generate(&*self.entropy), size, digest: content, pieces: None };
-        let started = Instant::now();
-        self.storage.store(UploadId::generate(&*self.entropy), blob.id, bytes).await?;
-        ::metrics::histogram!(metrics::COMPLETE_DURATION, "stage" => "publish")
-            .record(started.elapsed().as_secs_f64());
-        Ok(blob)
+        let (id, size) = (BlobId::generate(&*self.entropy), bytes.len() as u64);
+        Ok((Blob { id, size, digest: digests.content()?, pieces: None }, Some(bytes)))
     }
 }
 

@@ -12,6 +12,8 @@ use carrack_domain::file::{BucketSettings, File, Precondition};
 use carrack_domain::{BucketName, Clock, Code, Entropy, Grant, Key, Principal, Role, Timestamp};
 use carrack_service::access::Options;
 use carrack_service::audit;
+use carrack_service::contents::Contents;
+use carrack_service::download::Form;
 use carrack_service::facts::Facts;
 use carrack_service::keys::{KeyRing, Secret};
 use carrack_service::maintenance::Reconciled;
@@ -64,9 +66,12 @@ struct Rooms {
 
 impl Rooms {
     async fn open() -> Rooms {
-        let folder = tempfile::tempdir().unwrap();
-        let options =
-            SqliteOptions { path: folder.path().join("catalog.sqlite"), readers: 2, queue: 16, audit: None };
+        Rooms::open_in(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn open_in(folder: TempDir) -> Rooms {
+        let path = folder.path().join("catalog.sqlite");
+        let options = SqliteOptions { path, readers: 2, queue: 16, audit: None };
         let catalog = Arc::new(SqliteCatalog::open(options).unwrap());
         let storage = LocalStore::open(LocalOptions {
             folder: folder.path().to_owned(),
@@ -75,10 +80,12 @@ impl Rooms {
             open_blobs_max: 16,
         });
         let clock = Arc::new(Standing(AtomicI64::new(1_700_000_000_000)));
+        let storage = Arc::new(storage.unwrap());
         let core = Core {
             catalog: catalog.clone(),
             facts: Facts::new(catalog.clone()),
-            storage: Arc::new(storage.unwrap()),
+            contents: Contents::new(catalog.clone(), storage.clone()),
+            storage,
             state: Arc::new(MemoryState::default()),
             clock: clock.clone(),
             entropy: Arc::new(Counting(AtomicU64::new(1))),
@@ -112,8 +119,18 @@ impl Rooms {
         authorize(&principal, FileRef { bucket, key: Key::parse(key).unwrap() }).unwrap()
     }
 
+    /// A file with bytes of its own.
     async fn put(&self, key: &str) -> File {
-        let body = Box::pin(stream::iter([Ok(Bytes::from_static(b"some bytes"))]));
+        self.put_bytes(key, Bytes::from(vec![7; 40_000])).await
+    }
+
+    /// A file whose bytes are kept with its record.
+    async fn put_small(&self, key: &str) -> File {
+        self.put_bytes(key, Bytes::from(format!("some bytes of {key}"))).await
+    }
+
+    async fn put_bytes(&self, key: &str, bytes: Bytes) -> File {
+        let body = Box::pin(stream::iter([Ok(bytes)]));
         self.service.uploads.put(&self.grant(key), Put::default(), body).await.unwrap().0
     }
 
@@ -148,6 +165,49 @@ async fn reconciling_counts_records_whose_bytes_are_gone_or_cut_short() {
         0,
         "what nothing names is not lost"
     );
+}
+
+#[tokio::test]
+async fn small_contents_are_kept_with_their_records_and_go_with_them() {
+    let rooms = Rooms::open().await;
+    let (one, two) = (rooms.put_small("one").await, rooms.put_small("two").await);
+    let large = rooms.put("large").await;
+    assert!(!rooms.blob_path(&one).exists() && rooms.blob_path(&large).exists());
+    let kept = async |file: &File| rooms.catalog.contents(&[file.blob.id]).await.unwrap().remove(0);
+    assert_eq!(kept(&one).await.unwrap(), "some bytes of one");
+    assert_eq!(kept(&large).await, None);
+    let read = async |key: &str, form| {
+        let mut open = rooms.service.downloads.open(&rooms.grant(key), form).await.unwrap();
+        open.reader.read(open.rope.all().collect()).await.unwrap()
+    };
+    for form in [Form::Copied, Form::Mapped] {
+        assert_eq!(read("one", form).await, "some bytes of one");
+        assert_eq!(read("large", form).await, vec![7; 40_000]);
+    }
+    let mut open = rooms.service.downloads.open(&rooms.grant("two"), Form::Copied).await.unwrap();
+    rooms.service.files.delete(&rooms.grant("two"), &Precondition::None).await.unwrap();
+    rooms.put_bytes("one", Bytes::from_static(b"other")).await;
+    assert_eq!((kept(&one).await, kept(&two).await), (None, None), "nothing points at them");
+    let got = open.reader.read(open.rope.all().collect()).await.unwrap();
+    assert_eq!(got, "some bytes of two", "whoever opened it has it");
+    assert_eq!(rooms.service.maintenance.reconcile().await.unwrap(), Reconciled { lost: 0, orphans: 0 });
+}
+
+#[tokio::test]
+async fn reconciling_finds_kept_contents_that_are_damaged() {
+    let rooms = Rooms::open().await;
+    rooms.put_small("whole").await;
+    rooms.put_small("damaged").await;
+    rooms.catalog.close().await.unwrap();
+    // Closed, all of it is in the database, in which a page that changes is not noticed by SQLite.
+    let path = rooms.folder.path().join("catalog.sqlite");
+    let mut database = std::fs::read(&path).unwrap();
+    let content = b"some bytes of damaged";
+    let at = database.windows(content.len()).position(|window| window == content).unwrap();
+    database[at] ^= 1;
+    std::fs::write(&path, database).unwrap();
+    let rooms = Rooms::open_in(rooms.folder).await;
+    assert_eq!(rooms.service.maintenance.reconcile().await.unwrap(), Reconciled { lost: 1, orphans: 0 });
 }
 
 #[tokio::test]

@@ -45,15 +45,19 @@ impl Buffers {
     pub(super) async fn run(&self, offset: u64) -> Option<Run> {
         let permit = self.permits.clone().acquire_owned().await.ok()?;
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let memory = kept.unwrap_or_else(|| vec![0; RUN_BYTES + BLOCK_BYTES]);
+        // Not filled with zeros: of what is never written to, no page takes memory, and many runs are short.
+        let mut memory = kept.unwrap_or_else(|| Vec::with_capacity(RUN_BYTES + BLOCK_BYTES));
         let begin = memory.as_ptr().align_offset(BLOCK_BYTES);
         let lead = (offset % BLOCK_BYTES as u64) as usize;
+        memory.clear();
+        memory.resize(begin + lead, 0);
         Some(Run { memory, begin, lead, end: lead, offset, kept: self.kept.clone(), _permit: permit })
     }
 }
 
 /// Consecutive bytes of a file, lying in memory as to blocks as they will lie in the file.
 pub(super) struct Run {
+    /// Filled up to its end; it never grows beyond what was reserved, so it stays where it is.
     memory: Vec<u8>,
     /// Where in the memory the first block begins.
     begin: usize,
@@ -80,8 +84,7 @@ impl Run {
     /// Takes what fits of these bytes; how many that was.
     pub(super) fn push(&mut self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(RUN_BYTES - self.end);
-        let at = self.begin + self.end;
-        self.memory[at..at + count].copy_from_slice(&bytes[..count]);
+        self.memory.extend_from_slice(&bytes[..count]);
         self.end += count;
         count
     }
@@ -91,6 +94,7 @@ impl Run {
         let whole = (self.end - self.end % BLOCK_BYTES).max(self.lead);
         let rest = self.memory[self.begin + whole..self.begin + self.end].to_vec();
         self.end = whole;
+        self.memory.truncate(self.begin + whole);
         rest
     }
 

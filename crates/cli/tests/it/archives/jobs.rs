@@ -73,7 +73,7 @@ async fn the_quota_of_deflated_forms() {
     let setup = || setup().set("CARRACK_ARCHIVES__ENCODINGS_QUOTA", "0");
     let mut server = setup().start();
     put(&server, "w/a", text(3_000_000, 1)).await;
-    put(&server, "w/b", content(100, 1)).await;
+    put(&server, "w/b", content(40_000, 1)).await;
     let archive = made(&server, &below("w/", "deflate")).await;
     until(&server, &archive, "completed").await;
     let zip = fetch(&server, &archive).await;

@@ -74,9 +74,11 @@ pub(crate) fn stages(server: &Server) -> Vec<String> {
     names_below(&server.data.join("staging"))
 }
 
-/// Names of the blobs.
+/// Names of the blobs: those that are stored as files, and those that the catalog keeps.
 pub(crate) fn blobs(server: &Server) -> Vec<String> {
-    names_below(&server.data.join("blobs"))
+    let mut names = names_below(&server.data.join("blobs"));
+    names.extend(crate::operations::disk::contents(&server.data));
+    names
 }
 
 /// Names of all regular files below a folder.

@@ -76,6 +76,29 @@ async fn what_cannot_fit_is_refused_before_a_byte_of_it_is_read() {
     assert_eq!(fits.status(), 201);
 }
 
+/// What the catalog keeps makes it larger, and what is deleted makes room in it for others.
+#[tokio::test]
+async fn small_files_fill_the_disk_and_make_room_for_each_other() {
+    const LEN: usize = 30_000;
+    let mount = Mount::tmpfs(64);
+    let server = on(&mount);
+    let (mut stored, full) = fill(&server, "a-", LEN, 2000).await;
+    assert!(stored.len() > 600 && full > 0, "{} stored, {full} refused", stored.len());
+    assert!(mount.free() > RESERVE - CATALOG, "{} free", mount.free());
+    all_whole(&server, LEN, &stored).await;
+    assert_eq!(server.get("/readyz").send().await.unwrap().status(), 200);
+    for number in 0..300 {
+        if stored.remove(&format!("a-{number}")).is_some() {
+            let path = format!("/v1/files/default/a-{number}");
+            assert_eq!(server.delete(&path).send().await.unwrap().status(), 204);
+        }
+    }
+    let (again, _) = fill(&server, "b-", LEN, 100).await;
+    assert!(again.len() >= 50, "{} of 100 found room", again.len());
+    all_whole(&server, LEN, &stored).await;
+    all_whole(&server, LEN, &again).await;
+}
+
 #[tokio::test]
 async fn space_that_an_upload_in_parts_has_reserved_is_its_own() {
     let mount = Mount::tmpfs(64);

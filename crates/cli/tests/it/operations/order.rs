@@ -90,41 +90,91 @@ async fn a_whole_body_is_synced_named_and_recorded_before_it_is_acknowledged() {
     step(&calls, blobs.max(staging), answered, "sync of the catalog", syncs_catalog);
 }
 
-/// Many at once share their syncs, and each of them is covered in the same order as one alone.
-#[tokio::test]
-async fn of_many_bodies_at_once_each_is_synced_named_and_synced_again_before_it_is_recorded() {
-    const MANY: usize = 64;
+/// Stores `MANY` bodies at once, of a length of at least `len`; what happened.
+async fn many_at_once(len: usize) -> Trace {
     let traced = Traced::start();
     let one = |n: usize| {
-        let body = content(4_000 + n, n as u64);
+        let body = content(len + n, n as u64);
         let request = traced.server.put(&format!("/v1/files/default/many/{n}")).body(body);
         async move { assert_eq!(request.send().await.unwrap().status(), 201) }
     };
     futures_util::future::join_all((0..MANY).map(one)).await;
-    let trace = traced.stop();
-    let calls = &trace.calls;
+    traced.stop()
+}
+
+const MANY: usize = 64;
+
+/// The calls by which they arrived and were answered, in the order of the answers.
+fn answers_to_many(trace: &Trace) -> Vec<(Call, Call)> {
     let descriptor = |call: &Call| call.text.split(['(', ',']).nth(1).unwrap().to_owned();
-    for n in 0..MANY {
-        let arrived = trace.arrival(&format!("PUT /v1/files/default/many/{n} HTTP")).unwrap();
-        let answer = |c: &Call| c.writes() && descriptor(c) == descriptor(arrived);
-        let answered = trace.first(arrived.end, answer).unwrap().start;
-        // Each body has a length of its own.
-        let bytes = format!(" = {}", 4_000 + n);
-        let written =
-            |c: &Call| c.name.contains("write") && c.text.contains("/staging/") && c.text.ends_with(&bytes);
-        let written = trace.first(0, written).unwrap();
-        let (_, stage) = written.text.split_once("/staging/").unwrap();
-        let stage = format!("/staging/{}", stage.split_once('>').unwrap().0);
-        let synced = step(calls, written.end, answered, "sync of the stage", |c| covers(c, &stage));
-        let renames = |c: &Call| c.ok && c.name.starts_with("rename") && c.text.contains(&stage);
-        let named = trace.first(synced, renames).unwrap();
-        assert!(named.start > synced && named.end < answered);
-        let (_, shard) = named.text.split_once("/data/blobs/").unwrap();
-        let shard = format!("/data/blobs/{}>", &shard[..2]);
-        let shard = step(calls, named.end, answered, "sync of the shard", |c| covers(c, &shard));
-        let staging = step(calls, named.end, answered, "sync of staging", |c| covers(c, "/data/staging>"));
-        step(calls, shard.max(staging), answered, "sync of the catalog", syncs_catalog);
+    let mut answered: Vec<(Call, Call)> = (0..MANY)
+        .map(|n| {
+            let arrived = trace.arrival(&format!("PUT /v1/files/default/many/{n} HTTP")).unwrap();
+            let answer = |c: &Call| c.writes() && descriptor(c) == descriptor(arrived);
+            (arrived.clone(), trace.first(arrived.end, answer).unwrap().clone())
+        })
+        .collect();
+    answered.sort_by_key(|(_, answer)| answer.start);
+    answered
+}
+
+/// Many at once share their syncs, and each of them is covered in the same order as one alone.
+#[tokio::test]
+async fn of_many_bodies_at_once_each_is_synced_named_and_synced_again_before_it_is_recorded() {
+    let trace = many_at_once(40_000).await;
+    let calls = &trace.calls;
+    let renames = |c: &&Call| c.ok && c.name.starts_with("rename") && c.text.contains("/staging/");
+    let mut recorded: Vec<usize> = calls
+        .iter()
+        .filter(renames)
+        .map(|named| {
+            let (_, stage) = named.text.split_once("/staging/").unwrap();
+            let stage = format!("/staging/{}", &stage[..32]);
+            let writes = |c: &&Call| c.name.contains("write") && c.text.contains(&stage);
+            let written = calls.iter().filter(writes).map(|c| c.end).max().unwrap();
+            step(calls, written, named.start, "sync of the stage", |c| covers(c, &stage));
+            let (_, shard) = named.text.split_once("/data/blobs/").unwrap();
+            let shard = format!("/data/blobs/{}>", &shard[..2]);
+            let shard = step(calls, named.end, usize::MAX, "sync of the shard", |c| covers(c, &shard));
+            let staging =
+                step(calls, named.end, usize::MAX, "sync of staging", |c| covers(c, "/data/staging>"));
+            step(calls, shard.max(staging), usize::MAX, "sync of the catalog", syncs_catalog)
+        })
+        .collect();
+    recorded.sort_unstable();
+    assert_eq!(recorded.len(), MANY);
+    for (recorded, (_, answer)) in recorded.iter().zip(answers_to_many(&trace)) {
+        assert!(*recorded < answer.start, "of any number that are acknowledged as many are durable");
     }
+}
+
+/// A small body is kept with its record: it is in the log, and the log is synced, before it is acknowledged. Nothing else
+/// is touched.
+#[tokio::test]
+async fn of_many_small_bodies_at_once_each_is_in_the_log_and_synced_before_it_is_acknowledged() {
+    let trace = many_at_once(4_000).await;
+    let calls = &trace.calls;
+    let logged = |c: &Call| c.name == "pwrite64" && c.text.contains("/catalog.sqlite-wal>");
+    let (mut syncs, mut bytes) = (0, 0);
+    for (n, (arrived, answer)) in answers_to_many(&trace).iter().enumerate() {
+        let written = step(calls, arrived.end, answer.start, "write to the log", logged);
+        step(calls, written, answer.start, "sync of the catalog", syncs_catalog);
+        // Of any number that are acknowledged, all bytes were written before the last sync that they may count on.
+        let synced = calls.iter().filter(|c| c.ok && syncs_catalog(c) && c.end < answer.start);
+        let synced = synced.map(|c| c.start).max().unwrap();
+        let durable = calls.iter().filter(|c| c.ok && logged(c) && c.end < synced);
+        bytes = durable.map(|c| c.text.rsplit(" = ").next().unwrap().trim().parse::<usize>().unwrap()).sum();
+        assert!(bytes > (n + 1) * 4_000, "{n} are acknowledged, and {bytes} bytes are durable");
+        syncs = calls.iter().filter(|c| syncs_catalog(c) && c.start > 0 && c.end < answer.start).count();
+    }
+    assert!(syncs < MANY && bytes > MANY * 4_000, "they share {syncs} syncs");
+    let stored = |c: &&Call| {
+        c.ok && (c.text.contains("/data/blobs/") && c.name != "openat"
+            || c.text.contains("/staging/") && c.text.contains("O_CREAT"))
+            && !c.text.contains("/staging/probe")
+            && c.start > answers_to_many(&trace)[0].0.start
+    };
+    assert_eq!(calls.iter().find(stored).map(|c| &c.text), None, "no file is made");
 }
 
 #[tokio::test]
@@ -221,14 +271,21 @@ async fn appended_bytes_are_synced_and_recorded_before_they_are_acknowledged_and
 #[tokio::test]
 async fn a_deletion_is_recorded_before_the_bytes_go() {
     let traced = Traced::start();
-    traced.server.put("/v1/files/default/gone").body("some bytes").send().await.unwrap();
-    let deleted = traced.server.delete("/v1/files/default/gone").send().await.unwrap();
-    assert_eq!(deleted.status(), 204);
-    let trace = traced.stop();
-    let (calls, answered) = during(&trace, "DELETE /v1/files/default/gone");
-    let recorded = step(&calls, 0, answered, "sync of the catalog", syncs_catalog);
-    let unlink = |c: &Call| c.name.starts_with("unlink") && c.text.contains("/blobs/");
-    if let Some(unlinked) = trace.calls.iter().find(|c| unlink(c)) {
-        assert!(unlinked.start > recorded, "record before data on delete");
+    for (key, len) in [("gone", 100_000), ("small", 1000)] {
+        let path = format!("/v1/files/default/{key}");
+        traced.server.put(&path).body(content(len, 1)).send().await.unwrap();
+        let deleted = traced.server.delete(&path).send().await.unwrap();
+        assert_eq!(deleted.status(), 204);
     }
+    let trace = traced.stop();
+    let unlink = |c: &&Call| c.name.starts_with("unlink") && c.text.contains("/blobs/");
+    for key in ["gone", "small"] {
+        let (calls, answered) = during(&trace, &format!("DELETE /v1/files/default/{key}"));
+        let recorded = step(&calls, 0, answered, "sync of the catalog", syncs_catalog);
+        if key == "gone" {
+            let unlinked = trace.calls.iter().find(unlink).unwrap();
+            assert!(unlinked.start > recorded, "record before data on delete");
+        }
+    }
+    assert_eq!(trace.calls.iter().filter(unlink).count(), 1, "a small one has no file to be deleted");
 }

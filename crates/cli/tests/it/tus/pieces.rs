@@ -118,7 +118,7 @@ async fn deletion_takes_all_pieces_and_waits_for_who_reads_them() {
     let replaced = server.put("/v1/files/default/h").body("other").send().await.unwrap();
     assert_eq!(replaced.status(), 200);
     // f's are left for the next round of maintenance when the reader was still there.
-    until_async("pieces of g and h are gone", async || blobs(&server.data).len() <= 4).await;
+    until_async("pieces of g and h are gone", async || blobs(&server.data).len() <= 3).await;
 }
 
 #[tokio::test]

@@ -141,7 +141,7 @@ async fn what_no_download_needs_is_deleted_at_once() {
 async fn a_download_holds_its_own_files_and_no_others() {
     let server = setup().start();
     load(&server, (0..FILES).map(|i| file(i, 0))).await;
-    load(&server, [("other/a", content(1000, 1))]).await;
+    load(&server, [("other/a", content(100_000, 1))]).await;
     let mut slow = Slow::begin(&server, &below("h/"));
     slow.read(100_000);
     fetch(&server, &below("")).await;
