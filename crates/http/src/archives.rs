@@ -4,8 +4,6 @@ use crate::call::Call;
 use crate::compress;
 use crate::render::{self, Response};
 use crate::zip;
-use axum::http::header::LOCATION;
-use axum::http::{HeaderValue, StatusCode};
 use carrack_api::{
     Archive, ArchiveEntry, ArchiveError, ArchiveList, ArchiveProgress, CreateArchive, RenamedEntry,
 };
@@ -14,6 +12,8 @@ use carrack_domain::archive::{self, Compression};
 use carrack_domain::job::{JobState, JobWish, Progress};
 use carrack_domain::{ArchiveId, BucketName, Code, Error, Grant, Key, KeyPrefix, Result, Timestamp};
 use carrack_service::archive::{Entry, NewArchive, Selection};
+use http::header::LOCATION;
+use http::{HeaderValue, StatusCode};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -3,11 +3,11 @@
 use crate::call::{self, Call};
 use crate::compress;
 use crate::render::{self, Response};
-use axum::http::StatusCode;
 use carrack_api::{AuditPage, AuditRecord};
 use carrack_domain::access::{ReadAudit, authorize};
 use carrack_domain::{Code, Error, Result, Timestamp};
 use carrack_service::audit::{PAGE_MAX, Position, Query};
+use http::StatusCode;
 
 /// Records of a page unless the client wishes fewer.
 const PAGE_DEFAULT: usize = 100;

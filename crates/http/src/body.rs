@@ -3,11 +3,11 @@
 use crate::metrics::{self, MethodLabel};
 use crate::pipeline::Active;
 use crate::watched::Watched;
-use axum::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use carrack_domain::{Code, Error, Result, TraceId};
 use carrack_service::download::Transfer;
 use futures_util::StreamExt;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::Pin;

@@ -3,12 +3,12 @@
 use crate::call::Call;
 use crate::compress;
 use crate::render::{self, Response};
-use axum::http::StatusCode;
 use carrack_api::{BucketList, PutBucket};
 use carrack_domain::access::{ListBuckets, ManageBucket, authorize};
 use carrack_domain::file::BucketSettings;
 use carrack_domain::{Code, Error, Policy, Result};
 use carrack_service::Outcome;
+use http::StatusCode;
 
 /// Lists the buckets.
 #[utoipa::path(get, path = "/v1/buckets", tag = "buckets", responses((status = 200, body = BucketList)), security(("bearer" = [])))]

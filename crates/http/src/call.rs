@@ -3,9 +3,6 @@
 use crate::App;
 use crate::body::RequestBody;
 use crate::credentials::{self, Caller};
-use axum::http::request::Parts;
-use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Method, Uri};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use carrack_domain::access::{FileRef, PrefixRef};
@@ -17,6 +14,9 @@ use carrack_domain::{ArchiveId, BucketName, Code, Error, Key, KeyPrefix, Princip
 use carrack_interim::Interim;
 use carrack_service::download::Form;
 use carrack_service::limit::{LinkRate, Traffic, Unit, Who};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, Method, Uri};
 use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;

@@ -4,11 +4,11 @@
 
 use crate::conditional::{self, Dating, Verdict};
 use crate::{resumable, tus};
-use axum::http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use carrack_domain::{ETag, Timestamp};
+use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The content's tag and date in [`conditions`].
 const TAG: &str = "ab";

@@ -3,10 +3,10 @@
 
 use crate::body::ResponseBody;
 use crate::render::Response;
-use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, VARY};
-use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use carrack_domain::{Error, Result};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, VARY};
+use http::{HeaderMap, HeaderValue};
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::{LazyLock, Mutex, PoisonError};

@@ -1,9 +1,9 @@
 //! Preconditions of requests (RFC 9110 §13).
 
-use axum::http::HeaderMap;
-use axum::http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
 use carrack_domain::file::Precondition;
 use carrack_domain::{Code, ETag, Error, Result, Timestamp};
+use http::HeaderMap;
+use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What the preconditions of a GET or HEAD come to.
@@ -104,7 +104,7 @@ enum Tags {
 
 impl Tags {
     /// All tags of a header that may come several times; `None` when it is absent.
-    fn of(headers: &HeaderMap, name: axum::http::HeaderName) -> Option<Tags> {
+    fn of(headers: &HeaderMap, name: http::HeaderName) -> Option<Tags> {
         let mut values = headers.get_all(name).iter().peekable();
         values.peek()?;
         let mut list = Vec::new();
@@ -148,7 +148,7 @@ fn split(text: &str) -> Vec<String> {
     tags
 }
 
-fn date(headers: &HeaderMap, name: axum::http::HeaderName) -> Option<i64> {
+fn date(headers: &HeaderMap, name: http::HeaderName) -> Option<i64> {
     parse_date(headers.get(name)?.to_str().ok()?)
 }
 
@@ -167,7 +167,7 @@ mod tests {
     const EARLIER: &str = "Tue, 14 Nov 2023 22:13:19 GMT";
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(n, v)| (axum::http::HeaderName::from_static(n), v.parse().unwrap())).collect()
+        pairs.iter().map(|(n, v)| (http::HeaderName::from_static(n), v.parse().unwrap())).collect()
     }
 
     #[test]

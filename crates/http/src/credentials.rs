@@ -2,9 +2,6 @@
 
 use crate::App;
 use crate::routes::Route;
-use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, UPGRADE};
-use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, Method, Uri};
 use carrack_domain::access::ROOT;
 use carrack_domain::audit::Via;
 use carrack_domain::policy::{AddressRange, Circumstances};
@@ -12,6 +9,9 @@ use carrack_domain::{Action, Code, Error, Identity, Principal, Result, Role};
 use carrack_service::access::Credentials;
 use carrack_service::keys::{SEALED, invalid_signature, kid};
 use carrack_service::limit::LinkRate;
+use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, UPGRADE};
+use http::request::Parts;
+use http::{Extensions, HeaderMap, Method, Uri};
 use std::net::{IpAddr, SocketAddr};
 
 /// The query parameter that carries a signature.
@@ -250,7 +250,7 @@ pub(crate) fn refuse_other_sites(method: &Method, uri: &Uri, headers: &HeaderMap
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
+    use http::HeaderValue;
 
     fn headers(lines: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();

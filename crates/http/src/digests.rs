@@ -1,12 +1,12 @@
 //! Digest headers: `Content-Digest` and `Repr-Digest` (RFC 9530), `Content-MD5` (RFC 1864).
 
 use crate::call::Call;
-use axum::http::HeaderMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use carrack_api::headers::{CONTENT_DIGEST, CONTENT_MD5, REPR_DIGEST, WANT_REPR_DIGEST};
 use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::{Code, Error, Result};
+use http::HeaderMap;
 
 /// The digests that a request announces for its body. Algorithms that are not known here are passed over, as
 /// RFC 9530 §2 wants; what is known and malformed is `invalid_digest`.

@@ -1,6 +1,6 @@
 //! `Content-Disposition`, and what browsers must not run.
 
-use axum::http::HeaderValue;
+use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// RFC 8187 §3.2.1 attr-char stays, all else is encoded.

@@ -5,10 +5,6 @@ use crate::render::{self, Response};
 use crate::resumable::{self, fields::Draft};
 use crate::rope::{self, Answer, Outgoing};
 use crate::{compress, conditional, digests, disposition};
-use axum::http::header::{
-    CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LOCATION,
-};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use carrack_api::headers::{METADATA_PREFIX, REPR_DIGEST};
 use carrack_api::{Chunk, Chunks, FileList};
 use carrack_domain::access::{DeleteFile, ListFiles, ReadFile, WriteFile, authorize};
@@ -19,6 +15,10 @@ use carrack_service::Outcome;
 use carrack_service::download::{Kind, Transfer};
 use carrack_service::file::PAGE_MAX;
 use carrack_service::upload::Put;
+use http::header::{
+    CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LOCATION,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::sync::Arc;
 
 /// Entries of a page unless the client wishes fewer.

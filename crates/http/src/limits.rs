@@ -1,7 +1,7 @@
 //! How a caller stands with their requests, as header fields (draft-ietf-httpapi-ratelimit-headers-10).
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use carrack_service::limit::Standing;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");

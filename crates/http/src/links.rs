@@ -6,10 +6,6 @@ use crate::call::Call;
 use crate::render::{self, Response};
 use crate::rope::{self, Answer, Outgoing};
 use crate::{compress, credentials, disposition, sign, zip};
-use axum::http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, LOCATION, RANGE, REFERRER_POLICY, SET_COOKIE,
-};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use carrack_api::{CreateLink, LinkList};
 use carrack_domain::access::{FileRef, ReadFile, ShareFile, UseArchives, UseLinks, authorize};
 use carrack_domain::link::{Link, Target};
@@ -20,6 +16,10 @@ use carrack_service::archive::Archive;
 use carrack_service::download::{Kind, OpenFile, Reader, Transfer};
 use carrack_service::limit::{LinkRate, Traffic, Unit, Who};
 use carrack_service::link::{Content, EXPIRES_MAX, NewLink, PASSWORD_BYTES_MAX, UNLOCKED, Use};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, LOCATION, RANGE, REFERRER_POLICY, SET_COOKIE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;

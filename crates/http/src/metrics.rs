@@ -1,6 +1,6 @@
 //! Names and units of what this room measures. `route` is the template, never the path.
 
-use axum::http::Method;
+use http::Method;
 use metrics::{Counter, Gauge, Histogram, Unit, describe_counter, describe_gauge, describe_histogram};
 use std::sync::OnceLock;
 

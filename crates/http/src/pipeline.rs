@@ -13,15 +13,15 @@ use crate::resumable::{self, fields::Draft};
 use crate::routes::Route;
 use crate::tus;
 use crate::watched::Watched;
-use axum::http::header::{
-    CACHE_CONTROL, CONNECTION, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
-};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use carrack_api::headers::REQUEST_ID;
 use carrack_domain::error::Class;
 use carrack_domain::policy::Circumstances;
 use carrack_domain::{Action, Code, Error, Result, TraceId};
 use carrack_service::limit::Standing;
+use http::header::{
+    CACHE_CONTROL, CONNECTION, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,11 +1,11 @@
 //! The domain error as an answer: one exhaustive match from code to status, and a problem document (RFC 9457).
 
 use crate::render::{self, Response};
-use axum::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
 use carrack_api::Problem;
 use carrack_domain::error::Fact;
 use carrack_domain::{Code, Error, TraceId};
+use http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 /// Seconds after which a request that failed for a passing reason may be sent again.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("2");

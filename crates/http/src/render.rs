@@ -1,14 +1,14 @@
 //! Answers.
 
 use crate::body::ResponseBody;
-use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
 use carrack_domain::file::{Bucket, File};
 use carrack_domain::id::hex;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
 
 /// An answer on its way out.
-pub(crate) type Response = axum::http::Response<ResponseBody>;
+pub(crate) type Response = http::Response<ResponseBody>;
 
 /// An answer without a body.
 pub(crate) fn empty(status: StatusCode) -> Response {

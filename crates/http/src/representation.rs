@@ -1,13 +1,11 @@
 //! What every answer about a file says, made once: a hot file's headers cost a copy.
 
 use crate::{disposition, rope};
-use axum::http::header::{
-    CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use carrack_api::headers::{METADATA_PREFIX, REQUEST_ID};
 use carrack_domain::file::File;
 use carrack_domain::{BlobId, Result, Rope};
+use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use quick_cache::sync::Cache;
 use std::sync::Arc;
 

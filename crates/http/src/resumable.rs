@@ -9,8 +9,6 @@ use crate::conditional;
 use crate::digests;
 use crate::files::{self, check_plain, content_length, stored};
 use crate::render::{self, Response};
-use axum::http::header::{CACHE_CONTROL, CONTENT_LOCATION, CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use carrack_api::headers::{REPR_DIGEST, UPLOAD_DRAFT_INTEROP_VERSION, UPLOAD_LENGTH, UPLOAD_OFFSET};
 use carrack_domain::access::{UseUploads, WriteFile, authorize};
 use carrack_domain::error::Fact;
@@ -19,6 +17,8 @@ use carrack_domain::{Code, Error, Grant, Result, UploadId};
 use carrack_interim::Interim;
 use carrack_service::upload::{Append, Checksum, End, NewAppend, NewTold, Progress, Report, Told};
 use fields::{Draft, PARTIAL_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_LOCATION, CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::time::{Duration, Instant};
 
 /// What a field says as a structured item: an integer, a boolean, or neither.

@@ -4,10 +4,6 @@ use crate::body::ResponseBody;
 use crate::call::Call;
 use crate::conditional::{self, Dating, Verdict};
 use crate::render::{self, Response};
-use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, RANGE,
-};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use bytes::Bytes;
 use carrack_domain::error::Fact;
 use carrack_domain::id::hex;
@@ -15,6 +11,10 @@ use carrack_domain::range::{ByteRange, Selection, select};
 use carrack_domain::rope::Slice;
 use carrack_domain::{Code, Error, Result, Rope};
 use carrack_service::download::{Kind, Transfer};
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, RANGE,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 /// A rope about to be sent.
 pub(crate) struct Outgoing<'a> {

@@ -8,10 +8,10 @@ use crate::{
     App, archives, audit, buckets, files, links, live, pipeline, resumable, sign, system, tokens, tus,
     uploads, watched, ws, zip,
 };
-use axum::http::Method;
 use carrack_domain::error::Fact;
 use carrack_domain::{Action, Code, Error, Result};
 use carrack_service::keys::Purpose;
+use http::Method;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -214,7 +214,7 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 impl Service<Request<Incoming>> for Router {
-    type Response = axum::http::Response<ResponseBody>;
+    type Response = http::Response<ResponseBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 

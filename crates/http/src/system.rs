@@ -4,10 +4,10 @@ use crate::call::Call;
 use crate::compress;
 use crate::openapi;
 use crate::render::{self, Response};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderValue, StatusCode};
 use carrack_domain::access::{ReadMetrics, authorize};
 use carrack_domain::{Code, Error, Result};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
+use http::{HeaderValue, StatusCode};
 use std::sync::Arc;
 use utoipa_swagger_ui::Config;
 

@@ -4,8 +4,6 @@ use crate::call::Call;
 use crate::compress;
 use crate::credentials;
 use crate::render::{self, Response};
-use axum::http::header::SET_COOKIE;
-use axum::http::{HeaderValue, StatusCode};
 use carrack_api::{
     BeginSession, CreateToken, DeniedToken, DeniedTokens, DenyToken, Limits, Me, TokenCreated, TokenList,
 };
@@ -14,6 +12,8 @@ use carrack_domain::token::{Denial, Token};
 use carrack_domain::{BucketName, Code, Error, Identity, Result, Role, Timestamp, TokenId};
 use carrack_service::access::NewToken;
 use carrack_service::denied::NewDenial;
+use http::header::SET_COOKIE;
+use http::{HeaderValue, StatusCode};
 use std::time::Duration;
 
 /// The longest that a token is good, unless it is good until it is revoked: a hundred years.

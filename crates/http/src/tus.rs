@@ -10,8 +10,6 @@ use crate::call::{self, Call};
 use crate::conditional;
 use crate::files::{check_plain, content_length};
 use crate::render::{self, Response};
-use axum::http::header::{CACHE_CONTROL, LOCATION};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use carrack_api::headers::{
     METHOD_OVERRIDE, TUS_CHECKSUM_ALGORITHM, TUS_EXTENSION, TUS_MAX_SIZE, TUS_VERSION, UPLOAD_CONCAT,
     UPLOAD_DEFER_LENGTH, UPLOAD_EXPIRES, UPLOAD_LENGTH, UPLOAD_METADATA, UPLOAD_OFFSET,
@@ -22,6 +20,8 @@ use carrack_domain::upload::{Echo, Shape, Upload, UploadState};
 use carrack_domain::{BucketName, Code, Error, Grant, Key, Result, UploadId};
 use carrack_service::upload::{Append, NewAppend, Progress};
 use fields::Concat;
+use http::header::{CACHE_CONTROL, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use metadata::Metadata;
 
 /// The pairs of `Upload-Metadata`, if it can be read.

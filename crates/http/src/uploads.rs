@@ -5,8 +5,6 @@ use crate::compress;
 use crate::digests;
 use crate::files::{check_plain, content_length, stored};
 use crate::render::{self, Response};
-use axum::http::header::LOCATION;
-use axum::http::{HeaderValue, StatusCode};
 use carrack_api::{CompleteUpload, CreateUpload, Part, Upload, UploadCreated, UploadList};
 use carrack_domain::access::{FileRef, UseUploads, WriteFile, authorize};
 use carrack_domain::id::hex;
@@ -14,6 +12,8 @@ use carrack_domain::upload::UploadState;
 use carrack_domain::{BucketName, Code, Error, Key, Result};
 use carrack_service::Outcome;
 use carrack_service::upload::{NewUpload, UploadStatus};
+use http::header::LOCATION;
+use http::{HeaderValue, StatusCode};
 
 /// Begins an upload in parts. Where `digest` names by its SHA-256 content that the caller may read, the file is there at
 /// once.

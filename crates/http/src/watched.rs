@@ -7,10 +7,10 @@ use crate::call::Parameters;
 use crate::credentials::Caller;
 use crate::metrics::MethodLabel;
 use crate::routes::Route;
-use axum::http::Method;
 use carrack_domain::audit::{Context, Kind, Place, Record};
 use carrack_domain::policy::Circumstances;
 use carrack_domain::{ArchiveId, Code, Result, Role, TraceId};
+use http::Method;
 use http_body::Body;
 use hyper::body::Incoming;
 use std::sync::Arc;
@@ -46,6 +46,7 @@ pub(crate) fn action(methods: &[Method], path: &str) -> Option<&'static str> {
         "/d/{token}" => by_method(method, ["link.download", "", "link.answer", "", ""])?,
         "/d/{token}/c/{claim}" => "link.download",
         "/v1/tokens" => by_method(method, ["token.list", "", "token.create", "", ""])?,
+        "/v1/tokens/denied" => by_method(method, ["token.list", "", "token.deny", "", ""])?,
         "/v1/tokens/{id}" => "token.delete",
         "/v1/me" => "session.read",
         "/v1/session" => by_method(method, ["", "", "session.create", "", "session.delete"])?,

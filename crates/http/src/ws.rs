@@ -8,14 +8,12 @@ use crate::guard::Guard;
 use crate::live::{Follow, News};
 use crate::render::{self, Response};
 use crate::watching::{Events, Transfers, to_value};
-use axum::http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use carrack_domain::access::{UseArchives, UseUploads, authorize};
 use carrack_domain::{ArchiveId, Code, Error, Result, UploadId};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt, StreamExt};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};

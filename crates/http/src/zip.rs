@@ -5,13 +5,13 @@ use crate::call::Call;
 use crate::disposition;
 use crate::render::{self, Response};
 use crate::rope::{self, Answer, Outgoing};
-use axum::http::header::{self, CACHE_CONTROL, CONTENT_DISPOSITION};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use carrack_domain::access::{ArchiveFile, ArchivePrefix, FileRef, authorize};
 use carrack_domain::archive::with_extension;
 use carrack_domain::{Code, Error, Key, Result, Rope};
 use carrack_service::archive::{Archive, Deflated, Selection};
 use carrack_service::download::{Kind, Transfer};
+use http::header::{self, CACHE_CONTROL, CONTENT_DISPOSITION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use std::collections::BTreeSet;
 
 /// Files of a bucket as one ZIP with a length, an ETag and ranges; the same files make the same bytes.

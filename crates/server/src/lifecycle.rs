@@ -18,6 +18,7 @@ use carrack_service::{access, audit};
 use carrack_state::MemoryState;
 use carrack_storage::{LocalOptions, LocalStore, Storage};
 use carrack_transport::Tls;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -245,6 +246,7 @@ async fn open_catalog(
             let path = folder.path.join("catalog.sqlite");
             if !path.exists() {
                 refuse_bytes_without_catalog(folder, storage).await?;
+                refuse_log_without_catalog(folder, &config.audit.file(&folder.path))?;
             }
             let readers = std::thread::available_parallelism().map_or(4, |n| n.get().max(2) * 2);
             let audit = config.audit.enabled.then(|| Arc::new(SystemClock) as Arc<dyn Clock>);
@@ -267,6 +269,20 @@ async fn refuse_bytes_without_catalog(folder: &DataFolder, storage: &dyn Storage
         }
     }
     Ok(())
+}
+
+/// Nor would anybody notice that small files are gone, which are in the catalog alone.
+fn refuse_log_without_catalog(folder: &DataFolder, checkpoints: &Path) -> Result<(), String> {
+    let begun = std::fs::metadata(checkpoints).is_ok_and(|facts| facts.len() > 0);
+    if !begun {
+        return Ok(());
+    }
+    Err(format!(
+        "the data folder {} has no catalog.sqlite, but {} says that there was one: restore the catalog from a backup, or \
+         move both away to begin anew.",
+        folder.path.display(),
+        checkpoints.display()
+    ))
 }
 
 /// As many as were set, or as there are cores.

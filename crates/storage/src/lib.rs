@@ -60,6 +60,9 @@ pub enum Flush {
 /// Sees the bytes of an extent in order, as they are taken, while they are warm in the cache.
 pub type Observer = Box<dyn FnMut(&[u8]) + Send>;
 
+/// Room on the disk that nobody else is given until this is dropped.
+pub type Room = Box<dyn Send + Sync>;
+
 /// See the module's documentation.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
@@ -80,8 +83,9 @@ pub trait Storage: Send + Sync + 'static {
     /// point is fine. `data_lost` when neither stage nor blob has these bytes.
     async fn publish(&self, stage: UploadId, blob: BlobId, size: u64) -> Result<()>;
 
-    /// `storage_full` unless `bytes` more fit now; a look at what the filesystem keeps in memory, so it does not wait.
-    fn admit(&self, bytes: u64) -> Result<()>;
+    /// Room for `bytes` that somebody else is about to write to the same disk; `storage_full` unless they fit now. A look
+    /// at what the filesystem keeps in memory, so it does not wait.
+    fn admit(&self, bytes: u64) -> Result<Room>;
 
     /// Makes bytes in memory a blob at once: what creating a stage of this name, writing to it and publishing come to, in one
     /// go. When it fails nothing is left but, after a failure of the disk, perhaps a blob without a record.

@@ -2,9 +2,9 @@
 
 use super::discreet;
 use crate::render::{self, Response};
-use axum::http::header::CONTENT_SECURITY_POLICY;
-use axum::http::{HeaderValue, StatusCode};
 use carrack_domain::link::Link;
+use http::header::CONTENT_SECURITY_POLICY;
+use http::{HeaderValue, StatusCode};
 
 /// Nothing but what stands in the page itself.
 const POLICY: HeaderValue = HeaderValue::from_static(

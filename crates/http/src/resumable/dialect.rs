@@ -5,8 +5,8 @@ use crate::App;
 use crate::pipeline::Request;
 use crate::problem::{self, Kind};
 use crate::render::Response;
-use axum::http::{Method, StatusCode};
 use carrack_domain::Code;
+use http::{Method, StatusCode};
 
 /// In whose terms a request is answered: it is about an upload, or begins one.
 pub(crate) fn spoken(request: &Request) -> Option<Draft> {

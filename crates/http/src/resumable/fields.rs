@@ -1,11 +1,11 @@
 //! The protocol's header fields (structured fields, RFC 9651) and its versions.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use carrack_api::headers::{
     UPLOAD_COMPLETE, UPLOAD_DRAFT_INTEROP_VERSION, UPLOAD_INCOMPLETE, UPLOAD_LENGTH, UPLOAD_LIMIT,
     UPLOAD_OFFSET,
 };
 use carrack_domain::{Code, Error, Result};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 
 /// The media type of bytes at an offset.

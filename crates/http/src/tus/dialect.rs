@@ -4,10 +4,10 @@ use super::{VERSION, fields};
 use crate::call::Call;
 use crate::problem;
 use crate::render::Response;
-use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use carrack_api::headers::{TUS_RESUMABLE, TUS_VERSION};
 use carrack_domain::{Code, Error, Result};
+use http::header::RETRY_AFTER;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 /// Whether a path is answered in the protocol's terms.
 pub(crate) fn speaks(path: &str) -> bool {

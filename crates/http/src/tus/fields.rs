@@ -1,8 +1,6 @@
 //! The protocol's header fields.
 
 use crate::call::Call;
-use axum::http::header::{CONTENT_TYPE, TRAILER};
-use axum::http::{HeaderMap, HeaderName};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use carrack_api::headers::{UPLOAD_CHECKSUM, UPLOAD_DEFER_LENGTH, UPLOAD_LENGTH};
@@ -10,6 +8,8 @@ use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::upload::PARTIALS_MAX;
 use carrack_domain::{Code, Error, Result, UploadId};
 use carrack_service::upload::Checksum;
+use http::header::{CONTENT_TYPE, TRAILER};
+use http::{HeaderMap, HeaderName};
 
 /// The media type of bytes at an offset.
 const OFFSET_TYPE: &str = "application/offset+octet-stream";

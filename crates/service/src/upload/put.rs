@@ -12,7 +12,7 @@ use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, File, Metadata, Precondition};
 use carrack_domain::upload::Target;
 use carrack_domain::{BlobId, Code, Error, Grant, Result, UploadId};
-use carrack_storage::{Flush, StageKind};
+use carrack_storage::{Flush, Room, StageKind};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -62,7 +62,7 @@ impl Uploads {
         let work = async move {
             let stored = store(&core, &put, body).await;
             let result = match stored {
-                Ok(stored) => commit(&core, stored, target, put.precondition, subject).await,
+                Ok((stored, _room)) => commit(&core, stored, target, put.precondition, subject).await,
                 Err(error) => Err(error),
             };
             let label = if result.is_ok() { "completed" } else { "failed" };
@@ -115,24 +115,25 @@ pub(super) fn precondition_failed() -> Error {
 /// A blob that no file points at yet: with its content if that is to be kept with its record, else published.
 pub(super) type Stored = (Blob, Option<Bytes>);
 
-/// Makes the body a blob.
-async fn store(core: &Arc<Core>, put: &Put, mut body: Body) -> Result<Stored> {
+/// Makes the body a blob; the room is that of what is yet to be written.
+async fn store(core: &Arc<Core>, put: &Put, mut body: Body) -> Result<(Stored, Option<Room>)> {
     let expected = match put.length {
         Some(length) => Expected::Exactly(length),
         None => Expected::AtMost(core.limits.file_size_max),
     };
     if put.length.is_none_or(|length| length <= SMALL_BYTES_MAX) {
         // Of a length that nobody has said, as if it were the most that is small.
-        core.admit_small(put.length.unwrap_or(SMALL_BYTES_MAX)).await?;
+        let room = core.admit_small(put.length.unwrap_or(SMALL_BYTES_MAX)).await?;
         match gather(body, SMALL_BYTES_MAX).await {
             Gathered::Whole(bytes) => {
                 expected.check_end(bytes.len() as u64)?;
-                return core.small(bytes, &put.algorithms(), |found| found.verify(&put.digests));
+                let small = core.small(bytes, &put.algorithms(), |found| found.verify(&put.digests))?;
+                return Ok((small, room));
             }
             Gathered::Begun(begun) => body = begun,
         }
     }
-    Ok((stage(core, put, expected, &mut body).await?, None))
+    Ok(((stage(core, put, expected, &mut body).await?, None), None))
 }
 
 /// Receives the body into a stage and publishes it.

@@ -15,6 +15,7 @@ use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Precondition};
 use carrack_domain::upload::{Shape, Upload, UploadState};
 use carrack_domain::{BlobId, Code, Error, Grant, Result, UploadId};
+use carrack_storage::Room;
 
 impl Uploads {
     /// As [`Uploads::create_append`] and [`Uploads::append`] with the first bytes. A client that was cut off may find
@@ -46,7 +47,7 @@ impl Uploads {
             self.core
                 .admit(grant.principal().subject(), grant.resource(), Some(length), &Precondition::None)
                 .await?;
-            self.core.admit_small(length).await?;
+            let _room = self.core.admit_small(length).await?;
             match gather(body, length).await {
                 Gathered::Whole(bytes) if bytes.len() as u64 == length => {
                     let upload = self.begin_in_order(
@@ -113,14 +114,14 @@ const SPARE_BYTES_MIN: u64 = 256 << 10;
 
 impl Core {
     /// `storage_full` unless a small body of `length` bytes fits: on the disk, or where contents that are gone have left
-    /// room in the catalog.
-    pub(super) async fn admit_small(&self, length: u64) -> Result<()> {
-        match self.storage.admit(length) {
+    /// room in the catalog. To be held until its record is written: it is once in the catalog's log, once in the catalog.
+    pub(super) async fn admit_small(&self, length: u64) -> Result<Option<Room>> {
+        match self.storage.admit(2 * length) {
             Err(error) if error.code() == Code::StorageFull => {
                 let spare = self.catalog.spare_bytes().await?;
-                if spare >= length + SPARE_BYTES_MIN { Ok(()) } else { Err(error) }
+                if spare >= length + SPARE_BYTES_MIN { Ok(None) } else { Err(error) }
             }
-            admitted => admitted,
+            admitted => admitted.map(Some),
         }
     }
 

@@ -10,7 +10,7 @@ mod read;
 mod sync;
 mod write;
 
-use crate::{Durability, ExtentWriter, Form, Observer, Reader, StageKind, Storage, metrics};
+use crate::{Durability, ExtentWriter, Form, Observer, Reader, Room, StageKind, Storage, metrics};
 use async_trait::async_trait;
 use bytes::Bytes;
 use carrack_domain::id::hex;
@@ -76,7 +76,7 @@ struct Inner {
     /// Whether large batches go past the page cache.
     writes_direct: AtomicBool,
     /// Bytes that are being allocated at this moment.
-    pledged: AtomicU64,
+    pledged: Arc<AtomicU64>,
     /// Stages whose fsync failed: the kernel may have dropped dirty pages, so nothing more may be promised of them
     /// (PostgreSQL's lesson of 2018). Bounded by the number of open uploads.
     poisoned: Mutex<HashSet<UploadId>>,
@@ -119,7 +119,7 @@ impl LocalStore {
             open_blobs: read::OpenBlobs::new(options.open_blobs_max),
             buffers: direct::Buffers::default(),
             writes_direct: AtomicBool::new(true),
-            pledged: AtomicU64::new(0),
+            pledged: Arc::default(),
             poisoned: Mutex::new(HashSet::new()),
         })))
     }
@@ -140,12 +140,12 @@ impl LocalStore {
 }
 
 /// See [`Inner::pledge`].
-struct Pledge<'a> {
-    pledged: &'a AtomicU64,
+struct Pledge {
+    pledged: Arc<AtomicU64>,
     bytes: u64,
 }
 
-impl Drop for Pledge<'_> {
+impl Drop for Pledge {
     fn drop(&mut self) {
         self.pledged.fetch_sub(self.bytes, Ordering::SeqCst);
     }
@@ -172,8 +172,8 @@ impl Inner {
 
     /// Room for `bytes` that are about to be allocated; `storage_full` unless they fit. Held until they are: many who
     /// come at once would otherwise all find the same space free, and eat up the reserve together.
-    fn pledge(&self, bytes: u64) -> Result<Pledge<'_>> {
-        let pledge = Pledge { pledged: &self.pledged, bytes };
+    fn pledge(&self, bytes: u64) -> Result<Pledge> {
+        let pledge = Pledge { pledged: self.pledged.clone(), bytes };
         let all = self.pledged.fetch_add(bytes, Ordering::SeqCst).saturating_add(bytes);
         if self.available()? < all { Err(full("reserve", Errno::NOSPC.into())) } else { Ok(pledge) }
     }
@@ -341,8 +341,8 @@ impl Storage for LocalStore {
         self.blocking("publish", move |inner| inner.publish(stage, blob, size)).await
     }
 
-    fn admit(&self, bytes: u64) -> Result<()> {
-        self.0.pledge(bytes).map(drop)
+    fn admit(&self, bytes: u64) -> Result<Room> {
+        Ok(Box::new(self.0.pledge(bytes)?))
     }
 
     async fn store(&self, stage: UploadId, blob: BlobId, bytes: Bytes) -> Result<()> {

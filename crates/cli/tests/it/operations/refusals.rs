@@ -69,7 +69,8 @@ fn a_data_folder_that_is_a_file() {
 #[tokio::test]
 async fn stored_files_without_their_catalog() {
     let mut server = Server::start();
-    let stored = server.put("/v1/files/default/kept").body("kept").send().await.unwrap();
+    let kept = "kept".repeat(20_000);
+    let stored = server.put("/v1/files/default/kept").body(kept.clone()).send().await.unwrap();
     assert_eq!(stored.status(), 201);
     server.stop();
     let catalog = server.data.join("catalog.sqlite");
@@ -80,6 +81,21 @@ async fn stored_files_without_their_catalog() {
         says(&refused_with(&["--data", data], &[]), &[data, "no catalog.sqlite", "restore", "move"]);
     }
     std::fs::rename(&aside, &catalog).unwrap();
+    let server = Setup::new().data(&server.data).start();
+    assert_eq!(server.get("/v1/files/default/kept").send().await.unwrap().text().await.unwrap(), kept);
+}
+
+/// Small files are in the catalog. That there was one shows in the statements of where its log was.
+#[tokio::test]
+async fn a_log_without_its_catalog() {
+    let mut server = Server::start();
+    let stored = server.put("/v1/files/default/kept").body("kept").send().await.unwrap();
+    assert_eq!(stored.status(), 201);
+    server.stop();
+    std::fs::rename(server.data.join("catalog.sqlite"), server.data.join("aside")).unwrap();
+    let data = server.data.to_str().unwrap();
+    says(&refused_with(&["--data", data], &[]), &[data, "no catalog.sqlite", "restore", "audit-checkpoints"]);
+    std::fs::rename(server.data.join("aside"), server.data.join("catalog.sqlite")).unwrap();
     let server = Setup::new().data(&server.data).start();
     assert_eq!(server.get("/v1/files/default/kept").send().await.unwrap().text().await.unwrap(), "kept");
 }
