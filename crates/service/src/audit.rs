@@ -160,27 +160,31 @@ impl Trail {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what was recorded until now. What cannot be written stays.
+    /// Writes what was recorded until now. What cannot be written stays. What comes meanwhile waits for the next time: each
+    /// block is a sync, and costs more than its lines when they are few.
     async fn flush(&self) -> Result<()> {
         let mut held = self.held.lock().await;
-        loop {
-            let lines = match &*held {
-                Some(lines) => lines.clone(),
-                None => {
-                    let lines = self.take();
-                    if lines.is_empty() {
-                        return Ok(());
-                    }
-                    held.insert(Arc::new(lines)).clone()
-                }
-            };
-            let written = self.core.catalog.append_audit(lines.clone()).await;
-            self.tell(&written, lines.count);
-            written?;
+        if let Some(lines) = &*held {
+            self.append(lines).await?;
             *held = None;
-            self.waiting.fetch_sub(lines.text.len(), Ordering::Relaxed);
-            self.room.notify_waiters();
         }
+        let lines = self.take();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let lines = held.insert(Arc::new(lines));
+        self.append(lines).await?;
+        *held = None;
+        Ok(())
+    }
+
+    async fn append(&self, lines: &Arc<Lines>) -> Result<()> {
+        let written = self.core.catalog.append_audit(lines.clone()).await;
+        self.tell(&written, lines.count);
+        written?;
+        self.waiting.fetch_sub(lines.text.len(), Ordering::Relaxed);
+        self.room.notify_waiters();
+        Ok(())
     }
 
     /// What is in the buffer, which has room for as much again: growing would copy it several times.
