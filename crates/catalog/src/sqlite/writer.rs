@@ -201,8 +201,8 @@ fn patience(done: usize, least: usize, known: usize, elapsed: Duration) -> Optio
     if done >= BATCH_MAX || elapsed >= GATHERING_MAX {
         return None;
     }
-    // Half of them, no more: while these wait for the disk, the processors work at the others.
-    (done < known.div_ceil(2)).then_some(GAP)
+    // Little more than half of them: while these wait for the disk, the processors work at the others.
+    (done < known.div_ceil(2) + known / 8).then_some(GAP)
 }
 
 fn commit(connection: &Connection, commands: usize, shared: &Shared) -> rusqlite::Result<()> {
@@ -369,7 +369,8 @@ mod tests {
         assert_eq!(patience(1, 1, 1, Duration::ZERO), None, "the one before was alone");
         assert_eq!(patience(1, 1, 2, Duration::ZERO), None, "the other one waits for the disk");
         assert_eq!(patience(1, 1, 16, Duration::ZERO), Some(GAP));
-        assert_eq!(patience(8, 1, 16, Duration::ZERO), None);
+        assert_eq!(patience(9, 1, 16, Duration::ZERO), Some(GAP));
+        assert_eq!(patience(10, 1, 16, Duration::ZERO), None);
         assert_eq!(patience(1, 1, 16, GATHERING_MAX), None);
         assert_eq!(
             patience(1, 9, 0, GATHERING_MAX),
