@@ -1,0 +1,57 @@
+//! What the log says of changes.
+
+use crate::{Committed, Origin, Outcome};
+use carrack_domain::UploadId;
+use carrack_domain::audit::Change;
+use carrack_domain::digest::Piece;
+use carrack_domain::file::Bucket;
+use carrack_domain::link::{Link, Target};
+use carrack_domain::token::{Carrier, Token};
+use carrack_domain::upload::Upload;
+
+pub(super) fn bucket_put((bucket, outcome): &(Bucket, Outcome)) -> Vec<Change> {
+    vec![Change::new("bucket.put").of_bucket(&bucket.name).detail(outcome.as_str())]
+}
+
+/// The record of a file that is made or replaced, which the upload that brought it goes into.
+pub(super) fn file_put(origin: &Origin) -> impl FnOnce(&Committed) -> Vec<Change> + use<> {
+    let upload = match origin {
+        Origin::Session(id) => Some(*id),
+        Origin::Whole(upload) => Some(upload.id),
+        Origin::Request | Origin::Copy(_) => None,
+    };
+    move |Committed { file, outcome, .. }| {
+        let mut change = Change::new("file.put").of_file(&file.bucket, &file.key).bytes(file.blob.size);
+        change.version = Some(file.etag().to_string());
+        change.place.id = upload.map(|id| id.to_string());
+        vec![change.detail(outcome.as_str())]
+    }
+}
+
+pub(super) fn upload_create(upload: &Upload) -> Change {
+    let change =
+        Change::new("upload.create").of(upload.id).of_file(&upload.target.bucket, &upload.target.key);
+    Change { bytes: upload.length(), ..change }
+}
+
+pub(super) fn of_bytes(action: &'static str, id: &UploadId, piece: &Piece) -> Change {
+    let begins = piece.fragment.end() - piece.len();
+    Change::new(action).of(id).bytes(piece.len()).detail(format!("from byte {begins} on"))
+}
+
+pub(super) fn link_create(link: &Link) -> Change {
+    let record = Change::new("link.create").of(link.id);
+    match &link.target {
+        Target::File(file) => record.of_file(&file.bucket, &file.key),
+        Target::Archive(archive) => record.detail(format!("archive {}", archive.id)),
+    }
+}
+
+pub(super) fn of_token(token: &Token, bearer: &'static str, cookie: &'static str) -> Change {
+    let action = match token.carrier {
+        Carrier::Bearer => bearer,
+        Carrier::Cookie => cookie,
+    };
+    let identity = &token.identity;
+    Change::new(action).of(token.id).detail(format!("{} {}", identity.role.as_str(), identity.subject))
+}
