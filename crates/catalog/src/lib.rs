@@ -345,6 +345,10 @@ pub trait Catalog: ArchiveCatalog + AuditCatalog + Send + Sync + 'static {
     /// it is referenced or unknown.
     async fn forget_blob(&self, blob: &BlobId) -> Result<()>;
 
+    /// Forgets those of these blobs whose bytes are kept with their records, unless something refers to them, and their bytes
+    /// with them. The others are returned, in order.
+    async fn forget_contents(&self, blobs: &[BlobId]) -> Result<Vec<BlobId>>;
+
     /// The bytes of these blobs, referenced or not, each where they are kept with the record; `None` for every other.
     async fn contents(&self, blobs: &[BlobId]) -> Result<Vec<Option<Bytes>>>;
 

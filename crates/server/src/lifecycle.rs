@@ -68,6 +68,7 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     let background = TaskTracker::new();
     let idle = CancellationToken::new();
     background.spawn(maintain(rooms.service.clone(), idle.clone()));
+    background.spawn(collect_small(rooms.service.clone(), idle.clone()));
     background.spawn(reconcile(rooms.service.clone(), idle.clone()));
     background.spawn(rooms.service.jobs.clone().run(idle.clone()));
     background.spawn(rooms.service.limiter.clone().run(idle.clone()));
@@ -339,6 +340,10 @@ async fn maintain(service: Arc<Service>, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
     }
+}
+
+async fn collect_small(service: Arc<Service>, stop: CancellationToken) {
+    service.maintenance.collect_small(&stop).await;
 }
 
 async fn reconcile(service: Arc<Service>, stop: CancellationToken) {

@@ -116,6 +116,13 @@ impl Contents {
         Ok(())
     }
 
+    /// Drops what is kept in memory of blobs that are gone.
+    pub(crate) fn forget(&self, blobs: &[BlobId]) {
+        for blob in blobs {
+            self.cached.remove(blob);
+        }
+    }
+
     /// Whether every byte of a blob is there. What is kept with the record is read and compared with its CRC-32, since
     /// SQLite has no checksums of its own; of what is stored the size is compared.
     pub(crate) async fn is_whole(&self, blob: &Blob) -> Result<bool> {

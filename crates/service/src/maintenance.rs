@@ -4,18 +4,26 @@
 //! *Order.* Records go before bytes, so a crash in the middle leaves bytes too many, never too few.
 
 use crate::archive::Manifests;
+use crate::contents::CONTENT_BYTES_MAX;
 use crate::download::Readings;
 use crate::retention::Retention;
 use crate::{Core, metrics, upload};
 use carrack_domain::upload::UploadState;
 use carrack_domain::{BlobId, Result, Timestamp};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// Rows looked at in one go.
 const BATCH: usize = 256;
 /// Bytes without a record that are younger may belong to an upload that is just being committed.
 const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+
+/// How long small blobs are gathered before they are deleted together.
+const SMALL_EVERY: Duration = Duration::from_millis(100);
+/// How many wait at most; further ones are left to the next round.
+const SMALL_MAX: usize = 4096;
 
 /// How long a link that has ended is still shown to who made it.
 const LINKS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -26,6 +34,34 @@ pub struct Maintenance {
     manifests: Arc<Manifests>,
     readings: Arc<Readings>,
     retention: Retention,
+    small: Small,
+}
+
+/// Small blobs that lost their last files.
+#[derive(Default)]
+struct Small {
+    waiting: Mutex<Vec<BlobId>>,
+    filled: Notify,
+}
+
+impl Small {
+    fn push(&self, blob: BlobId) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() < SMALL_MAX {
+            waiting.push(blob);
+        }
+        if waiting.len() == 1 {
+            self.filled.notify_one();
+        }
+    }
+
+    async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    fn take(&self) -> Vec<BlobId> {
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// What a look through everything found.
@@ -39,7 +75,7 @@ pub struct Reconciled {
 
 impl Maintenance {
     pub(crate) fn new(core: Arc<Core>, manifests: Arc<Manifests>, readings: Arc<Readings>) -> Maintenance {
-        Maintenance { core, manifests, readings, retention: Retention::default() }
+        Maintenance { core, manifests, readings, retention: Retention::default(), small: Small::default() }
     }
 
     /// Before the first request: completes what was being completed, and deletes stages that no upload owns. Must run
@@ -150,9 +186,44 @@ impl Maintenance {
         }
     }
 
-    /// Deletes a blob that has just lost its last file, unless an archive under way needs it. A failure is left to the
-    /// next round: the record that it is to be deleted stays.
+    /// Deletes a blob that has just lost its last file, unless an archive under way needs it; a small one within moments,
+    /// together with others. A failure is left to the next round: the record that it is to be deleted stays.
     pub async fn collect(&self, blob: BlobId) {
+        match self.core.catalog.blob(&blob).await {
+            Ok(Some(record)) if record.size <= CONTENT_BYTES_MAX => self.small.push(blob),
+            Ok(Some(_)) => self.collect_now(blob).await,
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%blob, error = error.chain(), "a blob will be deleted later"),
+        }
+    }
+
+    /// Deletes small blobs that lost their last file, many in a transaction, until it is told to stop: replacing them would
+    /// otherwise cost as many changes of the catalog as storing them. What is left then is found at the next start.
+    pub async fn collect_small(&self, stop: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = self.small.filled() => {}
+                () = stop.cancelled() => return,
+            }
+            tokio::time::sleep(SMALL_EVERY).await;
+            let (read, free): (Vec<_>, Vec<_>) =
+                self.small.take().into_iter().partition(|blob| self.is_read(*blob));
+            tracing::debug!(free = free.len(), read = read.len(), "small blobs lost their last files");
+            match self.core.catalog.forget_contents(&free).await {
+                Ok(others) => {
+                    for blob in &others {
+                        self.collect_now(*blob).await;
+                    }
+                    self.core.contents.forget(&free);
+                }
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "small blobs will be deleted later");
+                }
+            }
+        }
+    }
+
+    async fn collect_now(&self, blob: BlobId) {
         match self.core.catalog.is_held(&blob).await {
             Ok(false) if !self.is_read(blob) => {}
             Ok(_) => return,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{Claim, ENCODING_ROW_BYTES, Encoding, NewPack};
+use bytes::Bytes;
 use carrack_domain::access::{FileRef, PrefixRef};
 use carrack_domain::archive::{Archive, Compression, Content, Origin, RENAMED_MAX, Renamed};
 use carrack_domain::job::{JobFailure, JobState, JobWish, Progress};
@@ -123,6 +124,9 @@ pub(super) async fn holds(catalog: &dyn Catalog) {
     for number in 0..20 {
         put_file(catalog, &name, &format!("{number}"), number, 5).await;
     }
+    let mut kept = new_file(&name, &key("kept"), blob(50, 5));
+    kept.content = Some(Bytes::from_static(b"bytes"));
+    catalog.commit_file(kept).await.unwrap();
     // Of a few, and of so many that they are kept in another way.
     let few: Vec<BlobId> = (0..3).map(blob_id).collect();
     let many: Vec<BlobId> = (2..6).chain(100..5000).map(blob_id).collect();
@@ -156,6 +160,12 @@ pub(super) async fn holds(catalog: &dyn Catalog) {
     catalog.prepare_archive(&in_preparation, 1, NOW).await.unwrap();
     catalog.hold_blobs(&in_preparation, &few[..1]).await.unwrap();
     assert_eq!(held().await, [0], "from the moment it is said");
+    catalog.hold_blobs(&in_preparation, &[blob_id(50)]).await.unwrap();
+    catalog.delete_file(&name, &key("kept"), &Precondition::None).await.unwrap();
+    assert_eq!(catalog.forget_contents(&[blob_id(50)]).await.unwrap(), [blob_id(50)], "held");
+    assert!(catalog.contents(&[blob_id(50)]).await.unwrap()[0].is_some());
+    catalog.forget_prepared(NOW.after(Duration::from_secs(365 * 24 * 3600))).await.unwrap();
+    assert_eq!(catalog.forget_contents(&[blob_id(50)]).await.unwrap(), []);
 }
 
 pub(super) async fn jobs(catalog: &dyn Catalog) {

@@ -159,4 +159,20 @@ pub(super) async fn contents(catalog: &dyn Catalog) {
     let again = with("again", 8, b"with the number of one that is gone?");
     catalog.commit_file(again).await.unwrap();
     assert_eq!(one(7).await.unwrap(), "anew");
+    many_contents(catalog, &name).await;
+}
+
+/// Of many, those are forgotten at once that nothing refers to and that are kept with their records.
+async fn many_contents(catalog: &dyn Catalog, name: &BucketName) {
+    // "anew" and "empty" lose their files, "large" keeps its own, the stored one has bytes elsewhere.
+    for path in ["a", "empty", "stored"] {
+        catalog.delete_file(name, &key(path), &Precondition::None).await.unwrap();
+    }
+    let others = catalog.forget_contents(&[7, 3, 4, 2, 9].map(blob_id)).await.unwrap();
+    assert_eq!(others, [3, 4, 9].map(blob_id));
+    let left = catalog.contents(&[7, 3, 2].map(blob_id)).await.unwrap();
+    assert_eq!(left.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false]);
+    let waiting = catalog.unreferenced_blobs(&[], 99).await.unwrap();
+    assert!(waiting.contains(&blob_id(4)) && !waiting.contains(&blob_id(7)), "{waiting:?}");
+    assert_eq!(catalog.forget_contents(&[]).await.unwrap(), []);
 }

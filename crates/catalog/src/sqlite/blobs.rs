@@ -145,6 +145,18 @@ pub(super) fn forget(connection: &Connection, id: &BlobId) -> Done<()> {
     Ok(())
 }
 
+pub(super) fn forget_contents(connection: &Connection, ids: &[BlobId]) -> Done<Vec<BlobId>> {
+    let mut delete = connection
+        .prepare_cached("DELETE FROM blob WHERE id = ?1 AND file_count = 0 AND content IS NOT NULL")?;
+    let mut others = Vec::new();
+    for id in ids {
+        if archives::is_held(connection, id)? || delete.execute([id.as_bytes()])? == 0 {
+            others.push(*id);
+        }
+    }
+    Ok(others)
+}
+
 pub(super) fn referenced(connection: &Connection, after: Option<BlobId>, limit: usize) -> Done<Vec<Blob>> {
     let mut statement = connection.prepare_cached(
         "SELECT id, size, crc32, blake3, sha256, pieces, whole_blake3 FROM blob \

@@ -398,6 +398,11 @@ impl Catalog for SqliteCatalog {
         self.write("forget_blob", move |c| blobs::forget(c, &blob)).await
     }
 
+    async fn forget_contents(&self, blobs: &[BlobId]) -> Result<Vec<BlobId>> {
+        let blobs = blobs.to_vec();
+        self.write("forget_contents", move |c| blobs::forget_contents(c, &blobs)).await
+    }
+
     async fn contents(&self, blobs: &[BlobId]) -> Result<Vec<Option<Bytes>>> {
         if let [_] = blobs {
             return self.point("content", |c| blobs::contents(c, blobs)).await;
