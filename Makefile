@@ -69,7 +69,7 @@ bench: ## The figures of the main job, on the release binary
 	python3 bench/main_job.py
 	python3 bench/slow_uploads.py --proto put
 	python3 bench/slow_uploads.py --proto tus
-	$(CARGO) bench --locked -p carrack-zip -p carrack-catalog
+	$(CARGO) bench --locked -p carrack-zip -p carrack-catalog -p carrack-service
 
 .PHONY: bench-tls
 bench-tls: ## Transfers over TLS beside nginx, and one HTTP/2 stream over a long line

@@ -115,7 +115,8 @@ pub struct Made {
 }
 
 impl Access {
-    pub(crate) fn new(core: Arc<Core>, options: Options) -> Access {
+    /// Credentials under this configuration. Policies are still to be read.
+    pub fn new(core: Arc<Core>, options: Options) -> Access {
         let clock = core.clock.clone();
         Access {
             core,
