@@ -329,8 +329,9 @@ pub struct Download {
     pub name: String,
     /// `full`, `range` or `zip`.
     pub kind: String,
-    /// Bytes that it is to send.
-    pub size: u64,
+    /// Bytes that it is to send; absent when nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
     /// Bytes that were handed to the connection.
     pub sent: u64,
     /// `running`, `completed`, `aborted` by the client, `failed`.

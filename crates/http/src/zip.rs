@@ -9,7 +9,7 @@ use carrack_domain::access::{ArchiveFile, ArchivePrefix, FileRef, authorize};
 use carrack_domain::archive::with_extension;
 use carrack_domain::{Code, Error, Key, Result, Rope};
 use carrack_service::archive::{Archive, Deflated, Selection};
-use carrack_service::download::{Kind, Transfer};
+use carrack_service::download::{Flow, Kind, Transfer};
 use http::header::{self, CACHE_CONTROL, CONTENT_DISPOSITION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use std::collections::BTreeSet;
@@ -53,23 +53,29 @@ pub(crate) async fn get(call: Call) -> Result<Response> {
         false => archives.zip(selection, call.form).await?,
         true => match archives.deflated(selection, call.form).await? {
             Deflated::Ready(archive) => archive,
-            Deflated::Streamed(stream) => return Ok(flow(&call, &name, stream)),
+            Deflated::Streamed(stream) => return flow(&call, &name, stream),
         },
     };
     send(&call, &name, archive)
 }
 
 /// A ZIP that is made as it is sent: nobody knows its length, so there is nothing to resume.
-fn flow(call: &Call, name: &str, stream: carrack_service::Body) -> Response {
+fn flow(call: &Call, name: &str, stream: carrack_service::Body) -> Result<Response> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_DISPOSITION, disposition::header(true, name));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    let body = if call.method == Method::HEAD { ResponseBody::empty() } else { ResponseBody::stream(stream) };
+    let body = if call.method == Method::HEAD {
+        ResponseBody::empty()
+    } else {
+        let (traffic, transfers) = (call.traffic()?, &call.app.service.transfers);
+        let watched = transfers.begin_flow(call.principal.subject(), Kind::Zip, || name.to_owned());
+        ResponseBody::stream(Flow::new(traffic, stream, Kind::Zip, watched).into_body())
+    };
     let mut response = render::empty(StatusCode::OK).map(|_| body);
     *response.headers_mut() = headers;
-    response
+    Ok(response)
 }
 
 /// The media type of a ZIP.

@@ -57,8 +57,8 @@ pub struct Shown {
     pub name: String,
     /// A whole file, a part of one, or an archive.
     pub kind: Kind,
-    /// Bytes that it is to send.
-    pub size: u64,
+    /// Bytes that it is to send; `None` when nobody knows.
+    pub size: Option<u64>,
     /// Bytes that were handed to the connection.
     pub sent: u64,
     /// How it stands.
@@ -86,7 +86,7 @@ struct Noted {
     owner: String,
     name: String,
     kind: Kind,
-    size: u64,
+    size: Option<u64>,
     began_at: Timestamp,
     sent: Arc<AtomicU64>,
 }
@@ -124,7 +124,27 @@ impl Transfers {
         size: u64,
         name: impl FnOnce() -> String,
     ) -> Option<Watched> {
-        if size < NOTED_BYTES_MIN {
+        self.note(owner, kind, Some(size), name)
+    }
+
+    /// The same for one of unknown length.
+    pub fn begin_flow(
+        self: &Arc<Transfers>,
+        owner: &str,
+        kind: Kind,
+        name: impl FnOnce() -> String,
+    ) -> Option<Watched> {
+        self.note(owner, kind, None, name)
+    }
+
+    fn note(
+        self: &Arc<Transfers>,
+        owner: &str,
+        kind: Kind,
+        size: Option<u64>,
+        name: impl FnOnce() -> String,
+    ) -> Option<Watched> {
+        if size.is_some_and(|size| size < NOTED_BYTES_MIN) {
             return None;
         }
         let sent = Arc::new(AtomicU64::new(0));

@@ -2,7 +2,7 @@
 
 use super::{act, below, look, made, path, put, setup, text, until};
 use crate::access::make_token;
-use crate::server::{Server, TOKEN};
+use crate::server::{Server, TOKEN, content};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -238,6 +238,29 @@ async fn a_web_socket_tells_of_downloads_to_whom_they_belong() {
             assert_eq!(told[0]["state"], "aborted");
             break;
         }
+    }
+}
+
+/// An archive that is made as it is sent is shown without a size, for there is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_streamed_archive_is_shown_while_it_goes() {
+    let server = setup().set("CARRACK_LIMITS__BANDWIDTH_PER_CONNECTION", "2MB").start();
+    put(&server, "w/noise", content(4 << 20, 1)).await;
+    let mut socket = connect(&server).await;
+    say(&mut socket, json!({"subscribe": ["transfers"]})).await;
+    assert!(downloads(&mut socket).await.is_empty());
+    let answer = server.get("/v1/zip/default?prefix=w/&compression=deflate&name=all").send().await.unwrap();
+    let told = downloads(&mut socket).await;
+    assert_eq!((&told[0]["name"], &told[0]["kind"]), (&json!("all.zip"), &json!("zip")));
+    assert_eq!((told[0].get("size"), &told[0]["state"]), (None, &json!("running")));
+    let zip = answer.bytes().await.unwrap();
+    loop {
+        let told = downloads(&mut socket).await;
+        if told[0]["state"] == "completed" {
+            assert_eq!(told[0]["sent"], json!(zip.len()));
+            break;
+        }
+        assert_eq!(told[0]["state"], "running");
     }
 }
 

@@ -3,13 +3,14 @@
 
 use crate::access::Caller;
 use crate::contract::answers::{eventually, json, store, until};
-use crate::server::{Server, Setup, content};
+use crate::server::{Server, Setup, TOKEN, content};
 use crate::tls::{curl, https};
 use reqwest::Method;
 use serde_json::json as value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 const FILE: &str = "/v1/files/default/f";
@@ -50,6 +51,23 @@ async fn rates(all: &[&Arc<AtomicU64>]) -> Vec<u64> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (after, seconds) = (now(), began.elapsed().as_secs_f64());
     after.iter().zip(before).map(|(after, before)| ((after - before) as f64 / seconds) as u64).collect()
+}
+
+/// A number among the metrics; 0 as long as it is not there.
+async fn metric(server: &Server, name: &str) -> u64 {
+    let metrics = server.get("/metrics").send().await.unwrap().text().await.unwrap();
+    let line = metrics.lines().find(|line| line.starts_with(name));
+    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
+/// Downloads of whole files under way.
+async fn in_progress(server: &Server) -> u64 {
+    metric(server, "carrack_downloads_in_progress{kind=\"full\"}").await
+}
+
+/// Downloads of whole files whose clients went away, or were given up.
+async fn aborted(server: &Server) -> u64 {
+    metric(server, "carrack_downloads_total{kind=\"full\",result=\"aborted\"}").await
 }
 
 fn is_near(rate: u64, expected: u64) {
@@ -106,6 +124,10 @@ async fn archives_and_uploads_are_bound_as_files_are() {
     let (reading, got) = read(&alice, "/v1/zip/default", 3);
     is_near(rates(&[&got]).await[0], 4 * MB);
     drop(reading);
+    // Random bytes: what is made as it is sent is as large as what it is made of.
+    let (reading, got) = read(&alice, "/v1/zip/default?compression=deflate", 2);
+    is_near(rates(&[&got]).await[0], 4 * MB);
+    drop(reading);
     let began = Instant::now();
     assert_eq!(alice.put("/v1/files/default/up", &content(8_000_000, 2)).await.status(), 201);
     let seconds = began.elapsed().as_secs_f64();
@@ -148,18 +170,32 @@ async fn new_limits_bind_what_is_under_way() {
     assert!(got < 40_000_000, "{got} bytes in 3 s");
 }
 
+/// A client that takes next to nothing does not hold a connection for ever, either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_a_few_bytes_now_and_then_is_given_up() {
+    let server = serve(Setup::new().set("CARRACK_SERVER__IDLE_TIMEOUT", "1s"), &[]).await;
+    let mut stream = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    let head = format!("GET {FILE} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let reading = async {
+        loop {
+            // What the kernels hold by then is far more than is read in this time.
+            stream.read_u8().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = reading => unreachable!(),
+        () = eventually("it is given up", async || aborted(&server).await == 1) => {}
+    }
+}
+
 /// A client that takes nothing does not hold a connection for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_stops_reading_is_given_up() {
     let server = serve(Setup::new().set("CARRACK_SERVER__IDLE_TIMEOUT", "1s"), &[]).await;
     let stalled = server.get(FILE).send().await.unwrap();
-    let open = async || {
-        let metrics = server.get("/metrics").send().await.unwrap().text().await.unwrap();
-        let line =
-            metrics.lines().find(|line| line.starts_with("carrack_downloads_in_progress{kind=\"full\"}"));
-        line.unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap()
-    };
-    assert_eq!(open().await, 1);
-    eventually("it is given up", async || open().await == 0).await;
+    assert_eq!(in_progress(&server).await, 1);
+    eventually("it is given up", async || in_progress(&server).await == 0).await;
     drop(stalled);
 }

@@ -37,6 +37,21 @@ async fn one_too_many_is_refused_until_one_ends() {
     drop(second);
 }
 
+#[tokio::test]
+async fn an_archive_that_is_made_as_it_is_sent_is_one_too() {
+    let server = server().await;
+    let alice = Caller::user(&server, "alice").await;
+    let made = "/v1/zip/default?compression=deflate";
+    let (first, second) = (alice.get(made).await, alice.get(made).await);
+    assert!(first.status() == 200 && second.status() == 200);
+    assert!(!first.headers().contains_key("content-length"));
+    refused(alice.get(made).await, 429, "too_many_transfers").await;
+    let metrics = server.get("/metrics").send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("carrack_downloads_in_progress{kind=\"zip\"} 2\n"), "{metrics}");
+    drop((first, second));
+    eventually("the places are free", async || alice.get(FILE).await.status() == 200).await;
+}
+
 /// Links of alice, whose transfers are slow; who uses them is a guest, and may have two.
 #[tokio::test]
 async fn all_connections_of_one_use_of_a_link_are_one_transfer() {
