@@ -7,6 +7,7 @@ declare -A package=(
   [curl]=curl [wget]=wget [aria2c]=aria2 [unzip]=unzip [7z]=p7zip-full [bsdtar]=libarchive-tools [zipdetails]=perl
   [python3]=python3 [node]=nodejs [npm]=npm [java]=default-jdk-headless [javac]=default-jdk-headless [strace]=strace
   [openssl]=openssl [cc]=build-essential [chromium-headless-shell]=chromium-headless-shell
+  [redis-server]=redis-server
 )
 missing=()
 for program in "${!package[@]}"; do

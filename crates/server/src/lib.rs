@@ -2,6 +2,7 @@
 
 mod audit;
 mod checkpoints;
+mod cluster;
 mod config;
 mod data;
 mod jwks;

@@ -1,6 +1,7 @@
 //! From settings to a serving process and back: open the rooms, recover, serve, drain, close.
 
 use crate::checkpoints::CheckpointFile;
+use crate::cluster;
 use crate::config::{CatalogKind, Config, Flags, StorageKind};
 use crate::data::{self, DataFolder};
 use crate::recorder::Metrics;
@@ -11,11 +12,12 @@ use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
 use carrack_domain::Clock;
 use carrack_domain::policy::AddressRange;
 use carrack_http::{App, Proxies};
+use carrack_service::coherence::Coherence;
 use carrack_service::contents::Contents;
 use carrack_service::facts::Facts;
 use carrack_service::{Core, Limits, Service};
 use carrack_service::{access, audit};
-use carrack_state::MemoryState;
+use carrack_state::State;
 use carrack_storage::{LocalOptions, LocalStore, Storage};
 use carrack_transport::Tls;
 use std::path::Path;
@@ -56,6 +58,7 @@ pub(crate) fn run(config: Config, flags: Flags) -> Result<(), String> {
 struct Rooms {
     service: Arc<Service>,
     catalog: Arc<dyn Catalog>,
+    state: Arc<dyn State>,
     tasks: TaskTracker,
     _folder: DataFolder,
 }
@@ -73,6 +76,7 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     background.spawn(rooms.service.jobs.clone().run(idle.clone()));
     background.spawn(rooms.service.limiter.clone().run(idle.clone()));
     background.spawn(rooms.service.audit.clone().run(idle.clone()));
+    background.spawn(rooms.service.clone().keep_up(idle.clone()));
     background.spawn(upkeep(metrics.clone(), idle.clone()));
     let reloading =
         Reload { flags, data: config.data.clone(), tls: tls.clone(), service: rooms.service.clone() };
@@ -102,6 +106,7 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     if tokio::time::timeout(BOOKKEEPING_GRACE, rooms.tasks.wait()).await.is_err() {
         tracing::warn!(tasks = rooms.tasks.len(), "stopping although uploads are still being tidied up");
     }
+    rooms.state.close().await;
     if let Err(error) = rooms.service.audit.close().await {
         tracing::error!(error = error.chain(), "the last records of the audit log are lost");
     }
@@ -171,12 +176,15 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         issuers: config.auth.jwks.iter().map(jwks::issuer).collect::<Result<_, _>>()?,
     };
     let tasks = TaskTracker::new();
+    let state = cluster::open_state(config, &cluster::node_id(config)).await?;
+    let coherence = Arc::new(Coherence::new(state.clone(), &SystemEntropy));
     let core = Core {
         catalog: catalog.clone(),
-        facts: Facts::new(catalog.clone()),
+        facts: Facts::new(catalog.clone(), coherence.clone()),
+        coherence,
         contents: Contents::new(catalog.clone(), storage.clone()),
         storage,
-        state: Arc::new(MemoryState::default()),
+        state: state.clone(),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
         limits: Limits {
@@ -220,7 +228,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         .read_denied()
         .await
         .map_err(|error| format!("the denied tokens cannot be read: {}", error.chain()))?;
-    Ok(Rooms { service, catalog, tasks, _folder: folder })
+    Ok(Rooms { service, catalog, state, tasks, _folder: folder })
 }
 
 fn open_storage(config: &Config, folder: &DataFolder) -> Result<Arc<dyn Storage>, String> {

@@ -62,6 +62,7 @@ pub(crate) fn start_metrics() -> Result<Metrics, String> {
     carrack_catalog::metrics::describe();
     carrack_storage::metrics::describe();
     carrack_service::metrics::describe();
+    carrack_state::describe();
     carrack_http::metrics::describe();
     carrack_transport::metrics::describe();
     describe_process();

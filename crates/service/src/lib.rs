@@ -6,6 +6,7 @@ pub mod access;
 pub mod archive;
 pub mod audit;
 pub mod bucket;
+pub mod coherence;
 pub mod contents;
 pub mod denied;
 pub mod download;
@@ -71,6 +72,8 @@ pub struct Core {
     pub storage: Arc<dyn Storage>,
     /// The bytes of blobs to be read, wherever they are.
     pub contents: Arc<contents::Contents>,
+    /// What other nodes know of our changes, and we of theirs.
+    pub coherence: Arc<coherence::Coherence>,
     /// What is shared for a short time.
     pub state: Arc<dyn State>,
     /// The time.
@@ -118,6 +121,8 @@ pub struct Service {
     pub archives: Arc<archive::Archives>,
     /// The workers.
     pub jobs: Arc<job::Jobs>,
+    desk: Arc<job::Desk>,
+    core: Arc<Core>,
     /// Who did what.
     pub audit: Arc<audit::Trail>,
     /// Whether it works.
@@ -147,7 +152,7 @@ impl Service {
         let maintenance = Arc::new(maintenance);
         let downloads = Arc::new(download::Downloads::new(core.clone(), readings));
         let files = Arc::new(file::Files::new(core.clone(), maintenance.clone()));
-        let archives = archive::Archives::new(core.clone(), manifests, desk, pool);
+        let archives = archive::Archives::new(core.clone(), manifests, desk.clone(), pool);
         let archives = Arc::new(archives);
         Ok(Service {
             buckets: bucket::Buckets::new(core.clone(), access.clone()),
@@ -161,7 +166,9 @@ impl Service {
             jobs,
             audit: Arc::new(audit::Trail::new(core.clone(), access.clone(), audit)),
             access,
-            health: health::Health::new(core),
+            health: health::Health::new(core.clone()),
+            desk,
+            core,
             maintenance,
         })
     }

@@ -29,6 +29,9 @@ const FILE: &str = "carrack.toml";
 /// and what the benchmark harness sets.
 const NOT_SETTINGS: &[&str] = &["root_token", "url", "token", "config", "ca_cert", "bin", "extra"];
 
+/// Bytes of the name of a node, and of what keys begin with.
+const NAME_BYTES_MAX: usize = 100;
+
 /// The most workers: each takes some MiB.
 const WORKERS_MAX: usize = 1024;
 
@@ -57,6 +60,10 @@ pub struct Config {
     pub catalog: Catalog,
     /// The bytes.
     pub storage: Storage,
+    /// What nodes share for a short time.
+    pub state: State,
+    /// The node among others.
+    pub cluster: Cluster,
     /// Whose credentials are good.
     pub auth: Auth,
     /// What comes in.
@@ -139,6 +146,28 @@ pub struct Storage {
 pub enum StorageKind {
     /// A local disk.
     Disk,
+}
+
+/// `[state]`: the URL may have a password in it.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    pub url: String,
+    pub prefix: String,
+}
+
+impl State {
+    /// The URL of what is shared with other nodes, if anything is.
+    pub fn shared(&self) -> Option<&str> {
+        (self.url != "memory").then_some(self.url.as_str())
+    }
+}
+
+/// `[cluster]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    pub node_id: String,
 }
 
 /// `[auth]`
@@ -406,6 +435,18 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     }
     if config.server.max_connections == 0 {
         wrong.push("setting server.max_connections: found 0, expected at least 1".to_owned());
+    }
+    if let Some(Err(problem)) = config.state.shared().map(carrack_state::check_url) {
+        wrong.push(format!("setting state.url: {problem}"));
+    }
+    for (key, found) in [("state.prefix", &config.state.prefix), ("cluster.node_id", &config.cluster.node_id)]
+    {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+        if found.len() > NAME_BYTES_MAX || !found.bytes().all(plain) {
+            wrong.push(format!(
+                "setting {key}: found {found:?}, expected at most {NAME_BYTES_MAX} of a-z A-Z 0-9 - _ . :"
+            ));
+        }
     }
     if let Err(problem) = signing_keys(&config.auth).map_or(Ok(()), |keys| KeyRing::new(&keys).map(drop)) {
         wrong.push(format!("setting auth.keys: {problem}"));

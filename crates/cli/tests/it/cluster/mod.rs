@@ -1,0 +1,3 @@
+//! What several nodes lean on: the real binary with real engines, also when those fail.
+
+mod state;
