@@ -5,6 +5,8 @@ mod checkpoints;
 mod cluster;
 mod config;
 mod data;
+mod discovery;
+mod events;
 mod jwks;
 mod lifecycle;
 mod recorder;

@@ -6,6 +6,7 @@ pub mod access;
 pub mod archive;
 pub mod audit;
 pub mod bucket;
+pub mod cluster;
 pub mod coherence;
 pub mod contents;
 pub mod denied;
@@ -26,8 +27,8 @@ pub mod transfers;
 pub mod upload;
 
 use bytes::Bytes;
-use carrack_catalog::Catalog;
 pub use carrack_catalog::Outcome;
+use carrack_catalog::{Catalog, EventCatalog};
 use carrack_domain::{Clock, Entropy, Result};
 use carrack_state::State;
 pub use carrack_state::Watch;
@@ -74,6 +75,8 @@ pub struct Core {
     pub contents: Arc<contents::Contents>,
     /// What other nodes know of our changes, and we of theirs.
     pub coherence: Arc<coherence::Coherence>,
+    /// What is told to others, if anything is.
+    pub events: Option<Arc<dyn EventCatalog>>,
     /// What is shared for a short time.
     pub state: Arc<dyn State>,
     /// The time.
@@ -126,7 +129,9 @@ pub struct Service {
     /// Who did what.
     pub audit: Arc<audit::Trail>,
     /// Whether it works.
-    pub health: health::Health,
+    pub health: Arc<health::Health>,
+    /// The nodes there are.
+    pub cluster: Arc<cluster::Cluster>,
     /// What happens without being asked.
     pub maintenance: Arc<maintenance::Maintenance>,
 }
@@ -154,6 +159,9 @@ impl Service {
         let files = Arc::new(file::Files::new(core.clone(), maintenance.clone()));
         let archives = archive::Archives::new(core.clone(), manifests, desk.clone(), pool);
         let archives = Arc::new(archives);
+        let transfers = Arc::new(transfers::Transfers::new(core.clock.clone()));
+        let health = Arc::new(health::Health::new(core.clone()));
+        let cluster = cluster::Cluster::new(core.clone(), health.clone(), transfers.clone(), desk.clone());
         Ok(Service {
             buckets: bucket::Buckets::new(core.clone(), access.clone()),
             uploads: upload::Uploads::new(core.clone(), maintenance.clone(), files.clone()),
@@ -161,12 +169,13 @@ impl Service {
             links: link::Links::new(core.clone(), access.clone(), downloads.clone(), archives.clone()),
             downloads,
             limiter: Arc::new(limit::Limiter::new(core.clone(), limits)),
-            transfers: Arc::new(transfers::Transfers::new(core.clock.clone())),
+            transfers,
+            cluster: Arc::new(cluster),
             archives,
             jobs,
             audit: Arc::new(audit::Trail::new(core.clone(), access.clone(), audit)),
             access,
-            health: health::Health::new(core.clone()),
+            health,
             desk,
             core,
             maintenance,

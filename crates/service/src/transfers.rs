@@ -177,6 +177,11 @@ impl Transfers {
         shown
     }
 
+    /// How many are under way that are noted.
+    pub(crate) fn running(&self) -> usize {
+        self.table().running.len()
+    }
+
     /// Hears of beginnings and ends from now on.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()

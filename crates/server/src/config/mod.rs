@@ -64,6 +64,8 @@ pub struct Config {
     pub state: State,
     /// The node among others.
     pub cluster: Cluster,
+    /// Who is told where it is.
+    pub discovery: Discovery,
     /// Whose credentials are good.
     pub auth: Auth,
     /// What comes in.
@@ -74,6 +76,8 @@ pub struct Config {
     pub limits: limits::Limits,
     /// Who did what.
     pub audit: Audit,
+    /// Who is told of it.
+    pub events: Events,
     /// What is told of it all.
     pub telemetry: Telemetry,
 }
@@ -170,6 +174,16 @@ pub struct Cluster {
     pub node_id: String,
 }
 
+/// `[discovery]`: it has a token in it.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Discovery {
+    pub consul_url: String,
+    pub service: String,
+    pub token: String,
+    pub address: String,
+}
+
 /// `[auth]`
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -250,6 +264,35 @@ impl Audit {
     pub fn file(&self, data: &Path) -> PathBuf {
         let set = !self.checkpoints.as_os_str().is_empty();
         if set { self.checkpoints.clone() } else { data.join("audit-checkpoints") }
+    }
+}
+
+/// `[events]`: URLs may have passwords in them.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    pub amqp_url: String,
+    pub exchange: String,
+    pub webhooks: Vec<Hook>,
+    pub allow_addresses: Vec<String>,
+    #[serde(deserialize_with = "units::duration")]
+    pub give_up_after: Duration,
+}
+
+/// One of `events.webhooks`.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hook {
+    pub url: String,
+    pub secret: String,
+    #[serde(default)]
+    pub types: Vec<String>,
+}
+
+impl Events {
+    /// Whether anybody is told.
+    pub fn are_kept(&self) -> bool {
+        !self.amqp_url.is_empty() || !self.webhooks.is_empty()
     }
 }
 
@@ -439,8 +482,18 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if let Some(Err(problem)) = config.state.shared().map(carrack_state::check_url) {
         wrong.push(format!("setting state.url: {problem}"));
     }
-    for (key, found) in [("state.prefix", &config.state.prefix), ("cluster.node_id", &config.cluster.node_id)]
-    {
+    let consul = &config.discovery.consul_url;
+    if !consul.is_empty() && !["http://", "https://"].iter().any(|scheme| consul.starts_with(scheme)) {
+        wrong.push(format!(
+            "setting discovery.consul_url: found {consul:?}, expected http://... or https://..."
+        ));
+    }
+    let names = [
+        ("state.prefix", &config.state.prefix),
+        ("cluster.node_id", &config.cluster.node_id),
+        ("discovery.service", &config.discovery.service),
+    ];
+    for (key, found) in names {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
         if found.len() > NAME_BYTES_MAX || !found.bytes().all(plain) {
             wrong.push(format!(
@@ -450,6 +503,9 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     }
     if let Err(problem) = signing_keys(&config.auth).map_or(Ok(()), |keys| KeyRing::new(&keys).map(drop)) {
         wrong.push(format!("setting auth.keys: {problem}"));
+    }
+    if let Err(problem) = crate::events::sinks(&config.events) {
+        wrong.push(problem);
     }
     wrong.extend(config.auth.jwks.iter().filter_map(|jwks| crate::jwks::issuer(jwks).err()));
     for range in config.server.trusted_proxies.iter().filter(|range| AddressRange::parse(range).is_none()) {

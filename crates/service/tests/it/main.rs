@@ -85,7 +85,7 @@ impl Rooms {
         limits: carrack_service::limit::Settings,
     ) -> Rooms {
         let path = folder.path().join("catalog.sqlite");
-        let options = SqliteOptions { path, readers: 2, queue: 16, audit: None };
+        let options = SqliteOptions { path, readers: 2, queue: 16, audit: None, events: None };
         let catalog = Arc::new(SqliteCatalog::open(options).unwrap());
         let storage = LocalStore::open(LocalOptions {
             folder: folder.path().to_owned(),
@@ -114,6 +114,7 @@ impl Rooms {
         let core = Core {
             facts: Facts::new(catalog.clone(), coherence.clone()),
             coherence,
+            events: None,
             contents: Contents::new(catalog.clone(), storage.clone()),
             catalog,
             storage,
