@@ -107,9 +107,11 @@ impl Service {
         if !self.core.state.is_shared() {
             return;
         }
-        if stop.run_until_cancelled(self.listen()).await.is_some() {
-            tracing::error!("the other nodes cannot be heard: what they change is seen in a moment");
-        }
+        tokio::join!(
+            stop.run_until_cancelled(self.listen()),
+            crate::reading::answer(self.core.clone(), self.maintenance.clone(), stop.clone()),
+            stop.run_until_cancelled(self.transfers.share(&*self.core.state)),
+        );
     }
 
     async fn listen(&self) {

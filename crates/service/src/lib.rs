@@ -21,6 +21,7 @@ pub mod limit;
 pub mod link;
 pub mod maintenance;
 pub mod metrics;
+mod reading;
 mod retention;
 pub mod signed;
 pub mod transfers;

@@ -56,6 +56,9 @@ pub trait State: Send + Sync + 'static {
     /// Whether other nodes may share this memory: whoever keeps facts then has to hear of their changes.
     fn is_shared(&self) -> bool;
 
+    /// Whether the other nodes can be reached now, if there may be any.
+    fn is_connected(&self) -> bool;
+
     /// Takes back what this node has said of itself. Called once, at the end.
     async fn close(&self);
 }

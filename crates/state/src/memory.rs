@@ -108,6 +108,10 @@ impl State for MemoryState {
         false
     }
 
+    fn is_connected(&self) -> bool {
+        true
+    }
+
     async fn close(&self) {}
 }
 

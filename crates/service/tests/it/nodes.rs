@@ -1,13 +1,16 @@
 //! Two nodes over one catalog, one store and one Redis.
 
 use super::*;
-use carrack_domain::Identity;
-use carrack_domain::access::{ManageBucket, ManageTokens, ReadFile, UseUploads, WriteFile};
+use carrack_domain::access::{ArchiveFile, ManageBucket, ManageTokens, ReadFile, UseUploads, WriteFile};
 use carrack_domain::policy::{Circumstances, Policy};
+use carrack_domain::{ByteRange, Identity};
 use carrack_engines::Redis;
 use carrack_service::access::{Credentials, NewToken};
+use carrack_service::archive::Selection;
 use carrack_service::coherence::EPOCH;
+use carrack_service::download::Kind;
 use carrack_service::limit::{RoleSettings, Settings, Unit, Who};
+use carrack_service::transfers::Standing;
 use carrack_service::upload::NewUpload;
 use carrack_state::{RedisOptions, RedisState};
 use futures_util::StreamExt;
@@ -201,6 +204,49 @@ async fn an_upload_to_one_node_is_seen_to_grow_on_the_other() {
             assert!(begun.elapsed() < Duration::from_secs(5));
         }
     }
+    nodes.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_another_node_sends_are_not_deleted() {
+    let mut nodes = Nodes::open(Settings::default()).await;
+    for redis_is_there in [true, false] {
+        if !redis_is_there {
+            nodes.redis.engine.kill();
+        }
+        let file = nodes.one.put("a").await;
+        let selection = || Selection::Files(vec![nodes.one.grant::<ArchiveFile>("a")]);
+        let mut archive = nodes.two.archives.zip(selection(), Form::Copied).await.unwrap();
+        nodes.one.service.files.delete(&nodes.one.grant("a"), &Precondition::None).await.unwrap();
+        nodes.one.service.maintenance.round().await.unwrap();
+        assert!(nodes.one.blob_path(&file).exists(), "it is being sent");
+        let whole = ByteRange::new(0, archive.rope.len()).unwrap();
+        let sent = archive.reader.read(archive.rope.slice(whole).collect()).await.unwrap();
+        assert_eq!(sent.len() as u64, archive.rope.len());
+        drop(archive);
+        if redis_is_there {
+            nodes.one.service.maintenance.round().await.unwrap();
+            assert!(!nodes.one.blob_path(&file).exists(), "nobody needs it any more");
+        }
+    }
+    nodes.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn downloads_of_one_node_are_shown_on_the_other() {
+    let nodes = Nodes::open(Settings::default()).await;
+    let begun =
+        nodes.one.service.transfers.begin("root", Kind::Full, 5 << 20, || "a.bin".to_owned()).unwrap();
+    let shown = || async { nodes.two.transfers.shown_to(&root()) };
+    nodes.until(Duration::from_secs(5), "it is shown", || async { shown().await.len() == 1 }).await;
+    assert_eq!(shown().await[0].name, "a.bin");
+    assert_eq!(nodes.one.service.transfers.shown_to(&root()).len(), 1, "once");
+    drop(begun);
+    nodes
+        .until(Duration::from_secs(5), "how it ended is, too", || async {
+            shown().await.iter().all(|one| one.standing == Standing::Aborted)
+        })
+        .await;
     nodes.close().await;
 }
 

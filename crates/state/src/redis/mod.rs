@@ -214,6 +214,10 @@ impl State for RedisState {
         true
     }
 
+    fn is_connected(&self) -> bool {
+        self.link.connection().is_some()
+    }
+
     async fn close(&self) {
         self.stop.cancel();
         self.tasks.close();
