@@ -170,7 +170,7 @@ impl Relay {
 
     /// There was nothing to tell.
     async fn idle(&self, sink: &dyn Sink, turn: &Turn) -> Result<Next> {
-        self.measure(sink.name(), 0, None, false);
+        self.measure(sink.name(), None, false);
         let pauses = RENEWED_EVERY.as_millis() / LOOK_EVERY.as_millis();
         for _ in 0..pauses {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -198,7 +198,7 @@ impl Relay {
         self.catalog.note_failure(name, turn.fence, now, &problem.reason, give_up).await?;
         if give_up {
             tracing::error!(sink = name, reason = problem.reason, %since, "given up: it is told nothing more until the next start");
-            self.measure(name, 0, Some(since), true);
+            self.measure(name, Some(since), true);
             return Ok(Next::Over);
         }
         if *failures == 0 {
@@ -208,17 +208,14 @@ impl Relay {
                 "an event was not taken; it will be tried again"
             );
         }
-        self.measure(name, 1, Some(since), false);
+        self.measure(name, Some(since), false);
         *failures += 1;
         let pause = problem.retry_after.unwrap_or_else(|| pause(*failures, self.dice()));
         Ok(Next::Pause(pause))
     }
 
-    fn measure(&self, sink: &str, pending: u64, failing_since: Option<Timestamp>, is_dead: bool) {
+    fn measure(&self, sink: &str, failing_since: Option<Timestamp>, is_dead: bool) {
         let age = failing_since.map_or(0, |since| self.clock.now().as_millis() - since.as_millis());
-        if pending == 0 && !is_dead {
-            ::metrics::gauge!(PENDING, "sink" => sink.to_owned()).set(0.0);
-        }
         ::metrics::gauge!(AGE, "sink" => sink.to_owned()).set(age as f64 / 1000.0);
         ::metrics::gauge!(DEAD, "sink" => sink.to_owned()).set(f64::from(u8::from(is_dead)));
     }

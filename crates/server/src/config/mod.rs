@@ -456,6 +456,37 @@ pub(crate) fn signing_keys(auth: &Auth) -> Option<Vec<Secret>> {
     (!auth.keys.is_empty()).then(|| auth.keys.iter().map(of).collect())
 }
 
+/// What types cannot say of what nodes share, and tell each other and the world.
+fn wrong_about_nodes(config: &Config) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if let Some(Err(problem)) = config.state.shared().map(carrack_state::check_url) {
+        wrong.push(format!("setting state.url: {problem}"));
+    }
+    let consul = &config.discovery.consul_url;
+    if !consul.is_empty() && !["http://", "https://"].iter().any(|scheme| consul.starts_with(scheme)) {
+        wrong.push(format!(
+            "setting discovery.consul_url: found {consul:?}, expected http://... or https://..."
+        ));
+    }
+    let names = [
+        ("state.prefix", &config.state.prefix),
+        ("cluster.node_id", &config.cluster.node_id),
+        ("discovery.service", &config.discovery.service),
+    ];
+    for (key, found) in names {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+        if found.len() > NAME_BYTES_MAX || !found.bytes().all(plain) {
+            wrong.push(format!(
+                "setting {key}: found {found:?}, expected at most {NAME_BYTES_MAX} of a-z A-Z 0-9 - _ . :"
+            ));
+        }
+    }
+    if let Err(problem) = crate::events::sinks(&config.events) {
+        wrong.push(problem);
+    }
+    wrong
+}
+
 /// What types cannot say.
 fn check(config: &Config) -> Result<(), ConfigError> {
     let mut wrong = Vec::new();
@@ -479,33 +510,9 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if config.server.max_connections == 0 {
         wrong.push("setting server.max_connections: found 0, expected at least 1".to_owned());
     }
-    if let Some(Err(problem)) = config.state.shared().map(carrack_state::check_url) {
-        wrong.push(format!("setting state.url: {problem}"));
-    }
-    let consul = &config.discovery.consul_url;
-    if !consul.is_empty() && !["http://", "https://"].iter().any(|scheme| consul.starts_with(scheme)) {
-        wrong.push(format!(
-            "setting discovery.consul_url: found {consul:?}, expected http://... or https://..."
-        ));
-    }
-    let names = [
-        ("state.prefix", &config.state.prefix),
-        ("cluster.node_id", &config.cluster.node_id),
-        ("discovery.service", &config.discovery.service),
-    ];
-    for (key, found) in names {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-        if found.len() > NAME_BYTES_MAX || !found.bytes().all(plain) {
-            wrong.push(format!(
-                "setting {key}: found {found:?}, expected at most {NAME_BYTES_MAX} of a-z A-Z 0-9 - _ . :"
-            ));
-        }
-    }
+    wrong.extend(wrong_about_nodes(config));
     if let Err(problem) = signing_keys(&config.auth).map_or(Ok(()), |keys| KeyRing::new(&keys).map(drop)) {
         wrong.push(format!("setting auth.keys: {problem}"));
-    }
-    if let Err(problem) = crate::events::sinks(&config.events) {
-        wrong.push(problem);
     }
     wrong.extend(config.auth.jwks.iter().filter_map(|jwks| crate::jwks::issuer(jwks).err()));
     for range in config.server.trusted_proxies.iter().filter(|range| AddressRange::parse(range).is_none()) {
