@@ -1,7 +1,9 @@
 //! Two nodes over one catalog, one store and one Redis.
 
 use super::*;
-use carrack_domain::access::{ArchiveFile, ManageBucket, ManageTokens, ReadFile, UseUploads, WriteFile};
+use carrack_domain::access::{
+    ArchiveFile, ManageBucket, ManageTokens, ReadFile, ShareFile, UseLinks, UseUploads, WriteFile,
+};
 use carrack_domain::policy::{Circumstances, Policy};
 use carrack_domain::{ByteRange, Identity};
 use carrack_engines::Redis;
@@ -10,6 +12,7 @@ use carrack_service::archive::Selection;
 use carrack_service::coherence::EPOCH;
 use carrack_service::download::Kind;
 use carrack_service::limit::{RoleSettings, Settings, Unit, Who};
+use carrack_service::link::NewLink;
 use carrack_service::transfers::Standing;
 use carrack_service::upload::NewUpload;
 use carrack_state::{RedisOptions, RedisState};
@@ -229,6 +232,33 @@ async fn bytes_that_another_node_sends_are_not_deleted() {
             assert!(!nodes.one.blob_path(&file).exists(), "nobody needs it any more");
         }
     }
+    nodes.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_use_of_a_link_is_taken_once_and_a_revoked_one_is_revoked_everywhere() {
+    let nodes = Nodes::open(Settings::default()).await;
+    nodes.one.put("a").await;
+    let new = NewLink { expires_in: Duration::from_secs(60), max_downloads: Some(1), ..NewLink::default() };
+    let (read, share) = (nodes.one.grant::<ReadFile>("a"), nodes.one.grant::<ShareFile>("a"));
+    let links = [&nodes.one.service, &nodes.two].map(Clone::clone);
+    let link = links[0].links.create(&read, &share, new).await.unwrap();
+    let of = Circumstances { address: None, tls: false, now: nodes.one.clock.now() };
+    let mut claiming = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let (node, link) = (links[number % 2].clone(), link.clone());
+        claiming.spawn(async move { node.links.claim(&link, &of).await });
+    }
+    let claimed: Vec<_> = claiming.join_all().await.into_iter().filter_map(Result::ok).collect();
+    assert_eq!(claimed.len(), 1);
+    for node in &links {
+        node.links.begin(&link, &claimed[0].to_string(), &of).await.unwrap();
+    }
+    let own = authorize::<UseLinks>(&root(), ()).unwrap();
+    links[0].links.revoke(&own, link.id).await.unwrap();
+    let token = links[0].links.token(&link).unwrap();
+    let refused = links[1].links.open(&token, &of).await.err().unwrap();
+    assert_eq!(refused.code(), Code::LinkRevoked, "at once");
     nodes.close().await;
 }
 
