@@ -11,10 +11,12 @@ use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 use std::collections::HashSet;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the broker may take to do anything.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Nothing further is begun after this: the lease has to be kept.
+const TURN: Duration = Duration::from_secs(3);
 /// Kept by the broker across its restarts.
 const PERSISTENT: u8 = 2;
 
@@ -125,7 +127,8 @@ impl Amqp {
             },
         };
         let mut taken = 0;
-        while taken < events.len() {
+        let begun = Instant::now();
+        while taken < events.len() && (taken == 0 || begun.elapsed() < TURN) {
             let some = distinct(&events[taken..]);
             let published = tokio::time::timeout(PATIENCE, self.publish(&present, source, some)).await;
             let (more, problem) =

@@ -22,6 +22,11 @@ pub(super) fn insert(connection: &Connection, at: Timestamp, events: &[NewEvent]
     Ok(())
 }
 
+/// This database has one process at a time: whoever had a turn when it is opened is dead.
+pub(super) fn free_all(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("UPDATE event_sink SET holder = NULL, lease_until = NULL", []).map(drop)
+}
+
 fn set(connection: &Connection, names: &[String]) -> Done<()> {
     let present: Vec<String> = connection
         .prepare_cached("SELECT name FROM event_sink")?
