@@ -118,7 +118,7 @@ fn after(connection: &Connection, seq: u64, limit: usize) -> Done<Vec<Event>> {
 
 fn drop_through(connection: &Connection, before: Timestamp, limit: usize) -> Done<u64> {
     let sql = "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE at < ?1 OR seq <= coalesce(\
-               (SELECT min(passed) FROM event_sink WHERE dead = 0), 0) ORDER BY seq LIMIT ?2)";
+               (SELECT min(passed) FROM event_sink), 0) ORDER BY seq LIMIT ?2)";
     let gone = connection.prepare_cached(sql)?.execute(params![before.as_millis(), limit as i64])?;
     Ok(gone as u64)
 }
