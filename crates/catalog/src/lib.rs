@@ -11,6 +11,7 @@
 mod archives;
 pub mod audit;
 pub mod conformance;
+pub mod events;
 pub mod metrics;
 mod sqlite;
 
@@ -28,6 +29,7 @@ use carrack_domain::{
 
 pub use archives::{ArchiveCatalog, Claim, ENCODING_ROW_BYTES, Encoding, NewPack};
 pub use audit::{AuditBlock, AuditCatalog, AuditPage, AuditQuery, Position};
+pub use events::{Event, EventCatalog, Sink, Turn};
 pub use sqlite::{AuditFile, OpenError, SqliteCatalog, SqliteOptions};
 
 /// Whether a method made something or found it there.

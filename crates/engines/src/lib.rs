@@ -6,5 +6,9 @@
 //! killed, frozen and started again, which is how their failing is tried.
 
 mod engine;
+mod rabbitmq;
+mod redis;
 
 pub use engine::{Engine, EngineError, Spec, free_port, program};
+pub use rabbitmq::RabbitMq;
+pub use redis::Redis;

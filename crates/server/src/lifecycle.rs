@@ -3,21 +3,26 @@
 use crate::checkpoints::CheckpointFile;
 use crate::config::{CatalogKind, Config, Flags, StorageKind};
 use crate::data::{self, DataFolder};
+use crate::discovery::Consul;
 use crate::recorder::Metrics;
 use crate::reload::{self, Reload};
 use crate::system::{SystemClock, SystemEntropy};
+use crate::{cluster, events};
 use crate::{jwks, telemetry, tls};
-use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
+use carrack_catalog::{Catalog, EventCatalog, SqliteCatalog, SqliteOptions};
 use carrack_domain::Clock;
 use carrack_domain::policy::AddressRange;
+use carrack_events::Relay;
 use carrack_http::{App, Proxies};
+use carrack_service::coherence::Coherence;
 use carrack_service::contents::Contents;
 use carrack_service::facts::Facts;
 use carrack_service::{Core, Limits, Service};
 use carrack_service::{access, audit};
-use carrack_state::MemoryState;
+use carrack_state::State;
 use carrack_storage::{LocalOptions, LocalStore, Storage};
 use carrack_transport::Tls;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +61,9 @@ pub(crate) fn run(config: Config, flags: Flags) -> Result<(), String> {
 struct Rooms {
     service: Arc<Service>,
     catalog: Arc<dyn Catalog>,
+    state: Arc<dyn State>,
+    node: String,
+    relay: Option<Arc<Relay>>,
     tasks: TaskTracker,
     _folder: DataFolder,
 }
@@ -73,6 +81,14 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     background.spawn(rooms.service.jobs.clone().run(idle.clone()));
     background.spawn(rooms.service.limiter.clone().run(idle.clone()));
     background.spawn(rooms.service.audit.clone().run(idle.clone()));
+    background.spawn(rooms.service.clone().keep_up(idle.clone()));
+    background.spawn({
+        let (cluster, idle) = (rooms.service.cluster.clone(), idle.clone());
+        async move { cluster.run(idle).await }
+    });
+    if let Some(relay) = &rooms.relay {
+        background.spawn(relay.clone().run(idle.clone()));
+    }
     background.spawn(upkeep(metrics.clone(), idle.clone()));
     let reloading =
         Reload { flags, data: config.data.clone(), tls: tls.clone(), service: rooms.service.clone() };
@@ -102,6 +118,7 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     if tokio::time::timeout(BOOKKEEPING_GRACE, rooms.tasks.wait()).await.is_err() {
         tracing::warn!(tasks = rooms.tasks.len(), "stopping although uploads are still being tidied up");
     }
+    rooms.state.close().await;
     if let Err(error) = rooms.service.audit.close().await {
         tracing::error!(error = error.chain(), "the last records of the audit log are lost");
     }
@@ -131,14 +148,22 @@ async fn listen(
     })?;
     let local = listener.local_addr().map_err(|error| format!("cannot tell where it listens: {error}"))?;
     telemetry::say(&format!("listening on {}://{local}", app.scheme));
-    // Readiness goes first: whoever comes once the transport drains is refused by then.
+    let consul = consul(config, &rooms.node, app.scheme, local)?;
+    // Readiness goes first: whoever comes once the transport drains is refused by then, and nobody is sent here any more.
     let drain = CancellationToken::new();
     let announced = TaskTracker::new();
     announced.spawn({
-        let (stop, drain, service) = (stop.clone(), drain.clone(), rooms.service.clone());
+        let (stop, drain, service, consul) =
+            (stop.clone(), drain.clone(), rooms.service.clone(), consul.clone());
         async move {
-            stop.cancelled().await;
+            match &consul {
+                Some(consul) => consul.run(stop).await,
+                None => stop.cancelled().await,
+            }
             service.health.drain();
+            if let Some(consul) = &consul {
+                consul.drain().await;
+            }
             drain.cancel();
         }
     });
@@ -157,13 +182,33 @@ async fn listen(
     stop.cancel();
     announced.close();
     announced.wait().await;
+    if let Some(consul) = &consul {
+        consul.leave().await;
+    }
     Ok(())
+}
+
+/// The agent that is told of this node, if there is one.
+fn consul(
+    config: &Config,
+    node: &str,
+    scheme: &str,
+    local: SocketAddr,
+) -> Result<Option<Arc<Consul>>, String> {
+    if config.discovery.consul_url.is_empty() {
+        return Ok(None);
+    }
+    Consul::new(&config.discovery, node, scheme, local).map(|consul| Some(Arc::new(consul)))
 }
 
 async fn open(config: &Config) -> Result<Rooms, String> {
     let folder = data::open(&config.data)?;
     let storage = open_storage(config, &folder)?;
-    let catalog = open_catalog(config, &folder, &*storage).await?;
+    let (catalog, events) = open_catalog(config, &folder, &*storage).await?;
+    let relay = match &events {
+        Some(events) => Some(events::relay(config, events.clone()).await?),
+        None => None,
+    };
     let access = access::Options {
         root_token: data::root_token(&folder, &SystemEntropy)?,
         keys: reload::ring(&config.auth, &folder.path)?,
@@ -171,12 +216,17 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         issuers: config.auth.jwks.iter().map(jwks::issuer).collect::<Result<_, _>>()?,
     };
     let tasks = TaskTracker::new();
+    let node = cluster::node_id(config);
+    let state = cluster::open_state(config, &node).await?;
+    let coherence = Arc::new(Coherence::new(state.clone(), &SystemEntropy));
     let core = Core {
         catalog: catalog.clone(),
-        facts: Facts::new(catalog.clone()),
+        facts: Facts::new(catalog.clone(), coherence.clone()),
+        coherence,
+        events,
         contents: Contents::new(catalog.clone(), storage.clone()),
         storage,
-        state: Arc::new(MemoryState::default()),
+        state: state.clone(),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
         limits: Limits {
@@ -220,7 +270,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         .read_denied()
         .await
         .map_err(|error| format!("the denied tokens cannot be read: {}", error.chain()))?;
-    Ok(Rooms { service, catalog, tasks, _folder: folder })
+    Ok(Rooms { service, catalog, state, node, relay, tasks, _folder: folder })
 }
 
 fn open_storage(config: &Config, folder: &DataFolder) -> Result<Arc<dyn Storage>, String> {
@@ -241,7 +291,7 @@ async fn open_catalog(
     config: &Config,
     folder: &DataFolder,
     storage: &dyn Storage,
-) -> Result<Arc<dyn Catalog>, String> {
+) -> Result<(Arc<dyn Catalog>, Option<Arc<dyn EventCatalog>>), String> {
     match config.catalog.url {
         CatalogKind::Sqlite => {
             let path = folder.path.join("catalog.sqlite");
@@ -251,8 +301,11 @@ async fn open_catalog(
             }
             let readers = std::thread::available_parallelism().map_or(4, |n| n.get().max(2) * 2);
             let audit = config.audit.enabled.then(|| Arc::new(SystemClock) as Arc<dyn Clock>);
-            let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE, audit };
-            Ok(Arc::new(SqliteCatalog::open(options).map_err(|error| error.to_string())?))
+            let events = config.events.are_kept();
+            let event_clock = events.then(|| Arc::new(SystemClock) as Arc<dyn Clock>);
+            let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE, audit, events: event_clock };
+            let catalog = Arc::new(SqliteCatalog::open(options).map_err(|error| error.to_string())?);
+            Ok((catalog.clone(), events.then_some(catalog as Arc<dyn EventCatalog>)))
         }
     }
 }

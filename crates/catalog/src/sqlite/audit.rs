@@ -1,8 +1,11 @@
-//! The audit log: blocks in a table, and the thread's view of where their chain ends.
+//! The audit log: blocks in a table, and the thread's view of where their chain ends. What others are told of the same
+//! changes goes the same way.
 
 use super::error::{Done, Failed, sqlite_error};
+use super::events;
 use super::rows::{damaged, signed, unsigned};
 use crate::audit::{AuditBlock, AuditPage, AuditQuery, Position};
+use crate::events::{NewEvent, of_change};
 use carrack_domain::audit::chain::{ChainId, Hash, Head, Header};
 use carrack_domain::audit::{Change, Context, Lines};
 use carrack_domain::{Clock, Code, Error, Result, Timestamp};
@@ -58,6 +61,10 @@ pub(super) struct Journal {
     committed: Head,
     /// Changes of the present transaction.
     changes: Lines,
+    /// `None`: no events are kept.
+    event_clock: Option<Arc<dyn Clock>>,
+    /// Events of the present transaction.
+    events: Vec<NewEvent>,
 }
 
 /// How far a transaction was before a command.
@@ -66,18 +73,31 @@ pub(super) struct Mark {
     text: usize,
     count: u64,
     at: Timestamp,
+    events: usize,
 }
 
 impl Journal {
-    pub(super) fn open(connection: &Connection, clock: Option<Arc<dyn Clock>>) -> Result<Journal> {
+    pub(super) fn open(
+        connection: &Connection,
+        clock: Option<Arc<dyn Clock>>,
+        event_clock: Option<Arc<dyn Clock>>,
+    ) -> Result<Journal> {
         let head = head(connection).map_err(|failed| failed.into_error("read the audit log"))?;
-        Ok(Journal { clock, head, committed: head, changes: Lines::default() })
+        Ok(Journal {
+            clock,
+            head,
+            committed: head,
+            changes: Lines::default(),
+            event_clock,
+            events: Vec::new(),
+        })
     }
 
     /// A transaction begins.
     pub(super) fn begin(&mut self) {
         self.head = self.committed;
         self.changes = Lines::default();
+        self.events.clear();
     }
 
     /// The transaction is on disk.
@@ -87,7 +107,7 @@ impl Journal {
 
     pub(super) fn mark(&self) -> Mark {
         let Lines { text, count, at } = &self.changes;
-        Mark { head: self.head, text: text.len(), count: *count, at: *at }
+        Mark { head: self.head, text: text.len(), count: *count, at: *at, events: self.events.len() }
     }
 
     /// What a command did since `mark` was rolled back.
@@ -95,10 +115,14 @@ impl Journal {
         self.head = mark.head;
         self.changes.text.truncate(mark.text);
         (self.changes.count, self.changes.at) = (mark.count, mark.at);
+        self.events.truncate(mark.events);
     }
 
     /// Takes down what a command has changed.
     pub(super) fn note(&mut self, by: Option<&Context>, changes: &[Change]) {
+        if self.event_clock.is_some() {
+            self.events.extend(changes.iter().flat_map(|change| of_change(change, by)));
+        }
         let Some(clock) = &self.clock else { return };
         let now = clock.now();
         for change in changes {
@@ -129,8 +153,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Before a commit: the changes of the transaction become a block.
+    /// Before a commit: the changes of the transaction become a block, and events.
     pub(super) fn seal(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if let Some(clock) = self.event_clock.as_ref().filter(|_| !self.events.is_empty()) {
+            events::insert(connection, clock.now(), &self.events)?;
+        }
         if self.changes.is_empty() {
             return Ok(());
         }

@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn journal(connection: &Connection) -> Journal {
-        Journal::open(connection, Some(Arc::new(Standing))).unwrap()
+        Journal::open(connection, Some(Arc::new(Standing)), None).unwrap()
     }
 
     /// What the log says was changed, once it was proven whole.

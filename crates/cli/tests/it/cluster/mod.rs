@@ -1,0 +1,6 @@
+//! What several nodes lean on: the real binary with real engines, also when those fail.
+
+mod consul;
+mod events;
+mod proxies;
+mod state;
