@@ -49,7 +49,7 @@ impl Amqp {
         let name = format!("amqp {exchange}");
         Ok(Amqp {
             uri,
-            exchange: short,
+            exchange: exchange.into(),
             name,
             link: tokio::sync::Mutex::default(),
             unwanted: Mutex::default(),
