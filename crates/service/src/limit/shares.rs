@@ -29,16 +29,17 @@ const AT_ONCE: usize = 256;
 fn share(rate: u64, mine: u64, others: &[u64]) -> u64 {
     let mut wants: Vec<u64> = others.iter().copied().chain([mine]).map(|wants| wants.min(rate)).collect();
     wants.sort_unstable();
-    let (mut left, mut own) = (rate, 0);
+    let (mut left, mut own) = (rate, None);
     for (index, want) in wants.iter().enumerate() {
         let even = left / (wants.len() - index) as u64;
         let given = (*want).min(even);
+        // Of several who want the same the first has the least, by what division leaves: so much is everybody's.
         if *want == mine.min(rate) {
-            own = given;
+            own.get_or_insert(given);
         }
         left -= given;
     }
-    own + left / wants.len() as u64
+    own.unwrap_or(0) + left / wants.len() as u64
 }
 
 fn name(kind: &str, of: &[u8]) -> CellName {

@@ -334,6 +334,7 @@ async fn a_link_is_to_the_content_as_it_was() {
     );
     let deleted = make(&server, value!({})).await;
     server.delete("/v1/files/default/dir/f.bin").send().await.unwrap();
+    until("its bytes are gone", || blobs(&server).is_empty()).await;
     refused(nobody.get(url(&deleted)).await, 410, "content_gone").await;
 }
 
