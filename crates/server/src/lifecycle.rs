@@ -17,6 +17,7 @@ use carrack_http::{App, Proxies};
 use carrack_service::coherence::Coherence;
 use carrack_service::contents::Contents;
 use carrack_service::facts::Facts;
+use carrack_service::upload::writers::Writers;
 use carrack_service::{Core, Limits, Service};
 use carrack_service::{access, audit};
 use carrack_state::State;
@@ -239,6 +240,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
             archive_workers: workers(config.archives.workers),
             encodings_quota: config.archives.encodings_quota,
         },
+        writers: Writers::default(),
         tasks: tasks.clone(),
     };
     let audit = audit::Options {

@@ -8,7 +8,6 @@ use crate::contents::CONTENT_BYTES_MAX;
 use crate::download::Readings;
 use crate::retention::Retention;
 use crate::{Core, metrics, upload};
-use carrack_domain::upload::UploadState;
 use carrack_domain::{BlobId, Result, Timestamp};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -93,7 +92,12 @@ impl Maintenance {
             }
         }
         self.core.catalog.forget_prepared(self.core.clock.now()).await?;
-        for stage in self.core.storage.stages().await? {
+        let shared = self.core.storage.is_shared();
+        for (stage, age_secs) in self.core.storage.stages().await? {
+            // Of a young one in a store that others use too, the record may be about to be written.
+            if shared && age_secs < ORPHAN_AGE.as_secs() {
+                continue;
+            }
             if !self.core.catalog.has_upload(&stage).await? {
                 self.core.storage.discard_stage(stage).await?;
             }
@@ -276,8 +280,8 @@ impl Maintenance {
         if self.core.catalog.is_stored(&blob).await? || self.core.catalog.is_archived(&blob).await? {
             return Ok(true);
         }
-        let finishing = self.core.catalog.finishing_uploads().await?;
-        if finishing.iter().any(|upload| upload.state == UploadState::Finishing(blob)) {
+        // Of an upload the bytes may have their final name before anybody else knows.
+        if self.core.catalog.has_upload(&blob.stage()).await? {
             return Ok(true);
         }
         // Completed between the two questions?

@@ -28,7 +28,7 @@ mod uploads;
 use crate::{Announced, Catalog, NewFile, Origin};
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest, PieceHasher};
 use carrack_domain::file::{Blob, BucketSettings, Metadata, Precondition};
-use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
+use carrack_domain::upload::{Echo, PartPlan, Receipt, Shape, StoredExtent, Target, Upload, UploadState};
 use carrack_domain::{BlobId, BucketName, Code, Key, KeyPrefix, Result, Timestamp, UploadId};
 use std::fmt::Debug;
 use std::num::NonZeroU64;
@@ -256,7 +256,11 @@ fn extent(offset: u64, len: u64, fill: u8) -> StoredExtent {
     whole.update(&bytes);
     let mut alone = PieceHasher::new(0);
     alone.update(&bytes);
-    StoredExtent { piece: whole.finish(), blake3: alone.finish().content().unwrap().blake3 }
+    StoredExtent {
+        piece: whole.finish(),
+        blake3: alone.finish().content().unwrap().blake3,
+        receipt: Receipt::new(),
+    }
 }
 
 /// Records a whole upload of one extent.

@@ -75,6 +75,9 @@ pub(super) struct Account {
 impl Account {
     pub(super) fn begin(kind: Kind) -> Account {
         kind.meters().in_progress.increment(1);
+        let mut reader = reader;
+        reader.follow(Box::new(slice.clone()));
+        let form = if reader.maps() { form } else { Form::Copied };
         Account { kind, sent: 0, result: Ending::Aborted, delivery: None, watched: None }
     }
 
