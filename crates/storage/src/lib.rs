@@ -9,6 +9,7 @@
 pub mod conformance;
 mod local;
 pub mod metrics;
+mod s3;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use std::ops::RangeInclusive;
 use tokio::sync::watch;
 
 pub use local::{LocalOptions, LocalStore, OpenError};
+pub use s3::{MEMORY_BYTES_MIN, S3Options, S3Store};
 
 /// What an acknowledgement promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,7 +207,8 @@ pub trait ExtentWriter: Send {
     /// Whether all that was taken is written, except for some bytes that wait for the next.
     fn is_settled(&self) -> bool;
 
-    /// Has what was taken written: for one who waits for more. May be dropped at any time, nothing is lost by that.
+    /// Has what was taken written: for one who waits for more. May be dropped at any time, nothing is lost by that. It may also
+    /// wait until others need the memory of what could as well wait for more.
     async fn settle(&mut self) -> Result<()>;
 
     /// Waits until everything is written and, with [`Flush::Now`], as durable as configured. Only then may the

@@ -75,9 +75,6 @@ pub(super) struct Account {
 impl Account {
     pub(super) fn begin(kind: Kind) -> Account {
         kind.meters().in_progress.increment(1);
-        let mut reader = reader;
-        reader.follow(Box::new(slice.clone()));
-        let form = if reader.maps() { form } else { Form::Copied };
         Account { kind, sent: 0, result: Ending::Aborted, delivery: None, watched: None }
     }
 
@@ -141,11 +138,13 @@ impl Transfer {
     pub fn new(
         traffic: Traffic,
         slice: Slice,
-        reader: Box<dyn Reader>,
+        mut reader: Box<dyn Reader>,
         form: Form,
         kind: Kind,
         hold: Option<Arc<dyn Send + Sync>>,
     ) -> Transfer {
+        reader.follow(Box::new(slice.clone()));
+        let form = if reader.maps() { form } else { Form::Copied };
         Transfer { slice, reader, rest: None, form, account: Account::begin(kind), traffic, _hold: hold }
     }
 
