@@ -183,7 +183,11 @@ async fn publishing_leaves_out_what_was_never_acknowledged(store: &dyn Storage, 
     let (stage, blob) = fresh(entropy);
     let bytes = content(300, 4);
     store.create_stage(stage, None, StageKind::Session).await.unwrap();
-    let receipt = write(store, stage, 0, &bytes).await;
+    let receipt = write(store, stage, 0, &bytes.slice(..200)).await;
+    let hand = Hand { writer: 0, before: receipt.clone().into() };
+    let mut unrecorded = store.extent_writer(stage, 200, hand, nobody()).await.unwrap();
+    unrecorded.write(bytes.slice(200..)).await.unwrap();
+    unrecorded.finish(Flush::Now).await.unwrap();
     let whole = whole(&bytes[..200], vec![receipt]);
     store.publish(stage, &whole).await.unwrap();
     store.publish(stage, &whole).await.unwrap();

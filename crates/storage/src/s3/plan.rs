@@ -56,7 +56,7 @@ impl Plan {
                 (extent.div_ceil(most)..=extent / PART_BYTES_MIN).find(|n| *n > 0 && extent % n == 0)?;
             Some(extent / pieces)
         });
-        let mut part = aligned.unwrap_or(PART_BYTES);
+        let mut part = aligned.unwrap_or(PART_BYTES.min(most));
         while aligned.is_none() && size.div_ceil(part) > SLOTS_COMFORT && part * 2 <= most {
             part *= 2;
         }
