@@ -17,7 +17,7 @@ pub fn describe() {
     describe_histogram!(OPERATION_DURATION, Unit::Seconds, "Duration of storage operations by operation.");
     describe_histogram!(FSYNC_DURATION, Unit::Seconds, "Duration of fsync, fdatasync and syncfs.");
     describe_counter!(RETRIES, "S3 requests that were tried again by operation and kind of failure.");
-    describe_counter!(ERRORS, "Failed storage operations by operation and kind (full, io).");
+    describe_counter!(ERRORS, "Failed storage operations by operation and kind.");
 }
 
 /// Runs `work` and records how long it took.

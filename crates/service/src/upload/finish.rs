@@ -239,7 +239,7 @@ async fn publish(
     whole: Option<(ContentDigest, Whole)>,
 ) -> Result<Committed> {
     let id = upload.id;
-    let label = kind(&upload);
+    let (label, shape) = (kind(&upload), upload.shape);
     let stored = match publish_bytes(core, &upload, blob, whole).await {
         Ok(stored) => stored,
         Err(error) => {
@@ -265,6 +265,17 @@ async fn publish(
             Ok(committed)
         }
         Err(error) if error.code().class() == Class::Fault => Err(error),
+        Err(error) if error.code() == Code::UploadNotFound => {
+            // Another node was faster, or it was deleted.
+            let finish = match shape {
+                Shape::Joined { .. } => core.catalog.begin_join(&id, blob, &[]).await,
+                Shape::Parts(_) | Shape::Append { .. } => core.catalog.begin_finish(&id, blob).await,
+            };
+            match finish {
+                Ok(Finish::Done(file, outcome)) => Ok(Committed { file: *file, outcome, orphan: None }),
+                Ok(Finish::Begun | Finish::Underway(_)) | Err(_) => Err(error),
+            }
+        }
         Err(error) => {
             // Refused for good, and the bytes are gone with it: there is nothing left to be completed.
             let partials = core.catalog.partials(&id).await?;
