@@ -114,8 +114,10 @@ impl Maintenance {
     async fn roll_forward(&self) -> Result<()> {
         let finishing = self.core.catalog.finishing_uploads().await?;
         let now: HashSet<UploadId> = finishing.iter().map(|upload| upload.id).collect();
-        let before = std::mem::replace(&mut *self.finishing.lock().unwrap_or_else(PoisonError::into_inner), now);
-        let stuck = finishing.into_iter().filter(|upload| before.contains(&upload.id) && !upload.is_partial());
+        let before =
+            std::mem::replace(&mut *self.finishing.lock().unwrap_or_else(PoisonError::into_inner), now);
+        let stuck =
+            finishing.into_iter().filter(|upload| before.contains(&upload.id) && !upload.is_partial());
         for upload in stuck {
             let id = upload.id;
             match upload::finish::roll_forward(&self.core, upload).await {
@@ -125,7 +127,9 @@ impl Maintenance {
                         self.collect(orphan).await;
                     }
                 }
-                Err(error) => tracing::warn!(upload = %id, error = error.chain(), "an upload waits to be completed"),
+                Err(error) => {
+                    tracing::warn!(upload = %id, error = error.chain(), "an upload waits to be completed")
+                }
             }
         }
         Ok(())

@@ -74,9 +74,6 @@ pub(super) async fn grow_at_their_end(catalog: &dyn Catalog) {
     catalog.create_upload(&parts).await.unwrap();
     assert_code(catalog.take_over(&parts.id, None).await, Code::UploadShape, "numbered parts");
     assert_code(catalog.take_over(&upload_id(9), None).await, Code::UploadNotFound, "take_over");
-    assert_eq!(catalog.new_writer(&parts.id).await.unwrap(), 1);
-    assert_eq!(catalog.new_writer(&parts.id).await.unwrap(), 2, "no number twice");
-    assert_code(catalog.new_writer(&upload_id(9)).await, Code::UploadNotFound, "new_writer");
     assert_code(
         catalog.append(&upload_id(9), 1, &extent(0, 1, 1).piece, &Receipt::new(), NOW).await,
         Code::UploadNotFound,
@@ -197,4 +194,14 @@ pub(super) async fn quota_of_what_grows(catalog: &dyn Catalog) {
         .expect("still the same epoch");
     let known = append_upload(2, &name, "k", Some(1));
     assert_code(catalog.create_upload(&known).await, Code::QuotaExceeded, "create_upload");
+}
+
+pub(super) async fn writers_have_numbers(catalog: &dyn Catalog) {
+    let name = bucket_name("writers");
+    put_bucket(catalog, &name, None).await;
+    let parts = upload(71, &name, "k", 10);
+    catalog.create_upload(&parts).await.unwrap();
+    assert_eq!(catalog.new_writer(&parts.id).await.unwrap(), 1);
+    assert_eq!(catalog.new_writer(&parts.id).await.unwrap(), 2, "no number twice");
+    assert_code(catalog.new_writer(&upload_id(9)).await, Code::UploadNotFound, "new_writer");
 }

@@ -72,6 +72,7 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn Catalog>) {
     uploads::reservations(&*make().await).await;
     uploads::lists(&*make().await).await;
     appends::grow_at_their_end(&*make().await).await;
+    appends::writers_have_numbers(&*make().await).await;
     appends::come_at_once(&*make().await).await;
     appends::fencing(&*make().await).await;
     appends::lengths_said_later(&*make().await).await;

@@ -179,7 +179,7 @@ async fn fill(
     let digests = hasher.finish(size)?;
     digests.verify(&put.digests)?;
     let digest = digests.content()?;
-    Ok((digest.clone(), Whole { size, crc32: Some(digest.crc32), receipts }))
+    Ok((digest, Whole { size, crc32: Some(digest.crc32), receipts }))
 }
 
 async fn commit(

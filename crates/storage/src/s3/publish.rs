@@ -165,7 +165,7 @@ impl Inner {
     /// Removes what a blob was made from. What stays behind after a failure is swept.
     pub(super) async fn tidy(&self, id: UploadId, whole: &Whole) {
         self.stages.remove(&id);
-        if self.brief().remove(&id).is_some() && !whole.receipts.iter().any(|receipt| has_loose(receipt)) {
+        if self.brief().remove(&id).is_some() && !whole.receipts.iter().any(has_loose) {
             return;
         }
         let removed = async {

@@ -343,7 +343,7 @@ async fn what_s3_says_is_not_believed_where_it_can_be_known() {
 }
 
 #[tokio::test]
-async fn an_object_that_is_gone_is_an_alarm_and_never_a_short_file() {
+async fn an_s3_that_takes_its_permission_back_is_told_to_the_operator() {
     let (garage, _folder) = garage();
     let server = setup(&garage).start();
     put(&server, "f", &content(9 * MIB, 3)).await;
