@@ -3,7 +3,7 @@
 use carrack_catalog::{Catalog, ListQuery, NewFile, Origin, SqliteCatalog, SqliteOptions};
 use carrack_domain::digest::{ContentDigest, PieceHasher};
 use carrack_domain::file::{Blob, BucketSettings, Precondition};
-use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
+use carrack_domain::upload::{Echo, PartPlan, Receipt, Shape, StoredExtent, Target, Upload, UploadState};
 use carrack_domain::{BlobId, BucketName, Key, KeyPrefix, Timestamp, UploadId};
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -112,7 +112,7 @@ async fn reads(catalog: &Arc<SqliteCatalog>, bucket: &BucketName) -> Outcome {
 fn extent(offset: u64) -> StoredExtent {
     let mut hasher = PieceHasher::new(offset);
     hasher.update(&[1; 1024]);
-    StoredExtent { piece: hasher.finish(), blake3: [1; 32] }
+    StoredExtent { piece: hasher.finish(), blake3: [1; 32], receipt: Receipt::new() }
 }
 
 async fn ledger(catalog: &Arc<SqliteCatalog>, bucket: &BucketName) -> Outcome {

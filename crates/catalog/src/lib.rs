@@ -22,7 +22,7 @@ use carrack_domain::digest::Piece;
 use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
 use carrack_domain::link::{Link, LinkClaim};
 use carrack_domain::token::{Denial, Token};
-use carrack_domain::upload::{StoredExtent, Target, Upload};
+use carrack_domain::upload::{Receipt, StoredExtent, Target, Upload};
 use carrack_domain::{
     BlobId, BucketName, ClaimId, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId, UploadId,
 };
@@ -164,6 +164,8 @@ pub struct Taken {
     pub offset: u64,
     /// What appends have to show. Whoever took over before has a smaller one.
     pub epoch: u64,
+    /// What the storage said of those bytes.
+    pub receipt: Receipt,
 }
 
 /// An upload that another joins.
@@ -295,8 +297,20 @@ pub trait Catalog: ArchiveCatalog + AuditCatalog + Send + Sync + 'static {
     /// Joins `piece` to the one line in the ledger of an append upload, moves its expiry, and reserves what an upload
     /// of unknown length has grown by. Nothing is changed when it fails: `upload_not_found`, `upload_finished`,
     /// `superseded` when somebody took over since `epoch`, `offset_mismatch` with the true offset when the piece does
-    /// not begin at the end, `length_exceeded`, `quota_exceeded`.
-    async fn append(&self, id: &UploadId, epoch: u64, piece: &Piece, expires_at: Timestamp) -> Result<()>;
+    /// not begin at the end, `length_exceeded`, `quota_exceeded`. `receipt` is of all bytes up to there, and takes the place
+    /// of the one before.
+    async fn append(
+        &self,
+        id: &UploadId,
+        epoch: u64,
+        piece: &Piece,
+        receipt: &Receipt,
+        expires_at: Timestamp,
+    ) -> Result<()>;
+
+    /// A number for one who is going to write to the stage of an upload: 1 for the first who asks, and never the same
+    /// again. Who began the upload has 0 without asking. `upload_not_found`.
+    async fn new_writer(&self, id: &UploadId) -> Result<u32>;
 
     /// Records an upload that joins partial uploads of the same owner, in this order; one may come several times. When
     /// there is one already that joins the same uploads into the same target, its id is returned and nothing changes.

@@ -158,6 +158,8 @@ codes! {
     TooManyTransfers = "too_many_transfers", Retry;
     /// More work is waiting than the server will queue.
     Overloaded = "overloaded", Retry;
+    /// The storage does not answer, or refuses to work for the moment.
+    StorageUnavailable = "storage_unavailable", Retry;
     /// Nothing can be written into the audit log, without which nothing is done.
     AuditUnavailable = "audit_unavailable", Retry;
     /// The server is stopping.

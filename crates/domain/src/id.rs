@@ -97,6 +97,21 @@ ids! {
     TraceId;
 }
 
+impl UploadId {
+    /// The name of the blob that the stage of this name becomes: the same, so that bytes can be put under their final
+    /// name before they are published, and need not be moved then.
+    pub const fn blob(&self) -> BlobId {
+        BlobId(self.0)
+    }
+}
+
+impl BlobId {
+    /// The name of the stage that it was.
+    pub const fn stage(&self) -> UploadId {
+        UploadId(self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -129,7 +129,13 @@ pub struct StoredExtent {
     pub piece: Piece,
     /// Plain BLAKE3 of the extent alone: what the client is told, and what a repeated part is compared with.
     pub blake3: [u8; 32],
+    /// What the storage said of it.
+    pub receipt: Receipt,
 }
+
+/// What a storage says of bytes it has made durable, and wants to be told again when they are published. Nobody else reads
+/// it. Empty where the stage alone says it all, as on a disk.
+pub type Receipt = bytes::Bytes;
 
 /// How a known size is cut into numbered parts: all of `part_size` but the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

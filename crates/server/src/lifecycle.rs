@@ -17,10 +17,11 @@ use carrack_http::{App, Proxies};
 use carrack_service::coherence::Coherence;
 use carrack_service::contents::Contents;
 use carrack_service::facts::Facts;
+use carrack_service::upload::writers::Writers;
 use carrack_service::{Core, Limits, Service};
 use carrack_service::{access, audit};
 use carrack_state::State;
-use carrack_storage::{LocalOptions, LocalStore, Storage};
+use carrack_storage::{LocalOptions, LocalStore, S3Options, S3Store, Storage};
 use carrack_transport::Tls;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -203,7 +204,7 @@ fn consul(
 
 async fn open(config: &Config) -> Result<Rooms, String> {
     let folder = data::open(&config.data)?;
-    let storage = open_storage(config, &folder)?;
+    let storage = open_storage(config, &folder).await?;
     let (catalog, events) = open_catalog(config, &folder, &*storage).await?;
     let relay = match &events {
         Some(events) => Some(events::relay(config, events.clone()).await?),
@@ -239,6 +240,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
             archive_workers: workers(config.archives.workers),
             encodings_quota: config.archives.encodings_quota,
         },
+        writers: Writers::default(),
         tasks: tasks.clone(),
     };
     let audit = audit::Options {
@@ -279,7 +281,7 @@ async fn prepare(service: &Service) -> Result<(), String> {
     Ok(())
 }
 
-fn open_storage(config: &Config, folder: &DataFolder) -> Result<Arc<dyn Storage>, String> {
+async fn open_storage(config: &Config, folder: &DataFolder) -> Result<Arc<dyn Storage>, String> {
     match config.storage.kind {
         StorageKind::Disk => {
             let options = LocalOptions {
@@ -289,6 +291,20 @@ fn open_storage(config: &Config, folder: &DataFolder) -> Result<Arc<dyn Storage>
                 open_blobs_max: open_blobs_max(),
             };
             Ok(Arc::new(LocalStore::open(options).map_err(|error| error.to_string())?))
+        }
+        StorageKind::S3 => {
+            let s3 = config.storage.s3.clone();
+            let options = S3Options {
+                endpoint: s3.endpoint,
+                region: s3.region,
+                bucket: s3.bucket,
+                prefix: s3.prefix,
+                access_key_id: s3.access_key_id,
+                secret_access_key: s3.secret_access_key,
+                path_style: s3.path_style,
+                memory_bytes: s3.memory,
+            };
+            Ok(Arc::new(S3Store::open(options, Arc::new(SystemClock), Arc::new(SystemEntropy)).await?))
         }
     }
 }
@@ -302,7 +318,7 @@ async fn open_catalog(
         CatalogKind::Sqlite => {
             let path = folder.path.join("catalog.sqlite");
             if !path.exists() {
-                refuse_bytes_without_catalog(folder, storage).await?;
+                refuse_bytes_without_catalog(config, folder, storage).await?;
                 refuse_log_without_catalog(folder, &config.audit.file(&folder.path))?;
             }
             let readers = std::thread::available_parallelism().map_or(4, |n| n.get().max(2) * 2);
@@ -317,15 +333,26 @@ async fn open_catalog(
 }
 
 /// A new catalog knows of no file: beside it, every stored byte would count as left over, and be deleted in time.
-async fn refuse_bytes_without_catalog(folder: &DataFolder, storage: &dyn Storage) -> Result<(), String> {
+async fn refuse_bytes_without_catalog(
+    config: &Config,
+    folder: &DataFolder,
+    storage: &dyn Storage,
+) -> Result<(), String> {
+    let path = folder.path.display();
     for shard in 0..=u8::MAX {
         let blobs = storage.blobs(shard).await.map_err(|error| error.chain())?;
         if !blobs.is_empty() {
-            return Err(format!(
-                "the data folder {} holds stored files but no catalog.sqlite: restore the catalog from a backup, or move \
-                 the folder away to begin anew.",
-                folder.path.display()
-            ));
+            return Err(match config.storage.kind {
+                StorageKind::Disk => format!(
+                    "the data folder {path} holds stored files but no catalog.sqlite: restore the catalog from a backup, or \
+                     move the folder away to begin anew."
+                ),
+                StorageKind::S3 => format!(
+                    "the bucket {} holds stored files but the data folder {path} no catalog.sqlite: restore the catalog \
+                     from a backup, or name another bucket or prefix to begin anew.",
+                    config.storage.s3.bucket
+                ),
+            });
         }
     }
     Ok(())

@@ -148,6 +148,7 @@ async fn access(folder: &Path, keys: Vec<Value>) -> Outcome<Access> {
     let state = Arc::new(MemoryState::new("one".to_owned()));
     let coherence = Arc::new(Coherence::new(state.clone(), &Still));
     let core = Core {
+        writers: carrack_service::upload::writers::Writers::default(),
         facts: Facts::new(catalog.clone(), coherence.clone()),
         coherence,
         events: None,

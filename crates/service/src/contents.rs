@@ -10,7 +10,7 @@ use carrack_catalog::Catalog;
 use carrack_domain::file::Blob;
 use carrack_domain::rope::Extent;
 use carrack_domain::{BlobId, Code, Error, Result};
-use carrack_storage::{Form, Reader, Storage};
+use carrack_storage::{Coming, Form, Reader, Storage};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use std::collections::HashMap;
@@ -159,6 +159,16 @@ struct BlobReader {
 
 #[async_trait]
 impl Reader for BlobReader {
+    fn follow(&mut self, coming: Coming) {
+        let stored =
+            |extent: &Extent| matches!(extent, Extent::Blob { size, .. } if *size > CONTENT_BYTES_MAX);
+        self.stored.follow(Box::new(coming.filter(stored)));
+    }
+
+    fn maps(&self) -> bool {
+        self.stored.maps()
+    }
+
     async fn open(&mut self, blob: BlobId, size: u64) -> Result<()> {
         match self.contents.get(blob, size).await? {
             Some(content) => {

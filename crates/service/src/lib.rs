@@ -86,6 +86,8 @@ pub struct Core {
     pub entropy: Arc<dyn Entropy>,
     /// What the operator set.
     pub limits: Limits,
+    /// Under which numbers this process writes to stages.
+    pub writers: upload::writers::Writers,
     /// Owns the tasks that have to finish their bookkeeping although their client has gone; awaited at shutdown.
     pub tasks: TaskTracker,
 }

@@ -8,8 +8,8 @@ use crate::contents::CONTENT_BYTES_MAX;
 use crate::download::Readings;
 use crate::retention::Retention;
 use crate::{Core, metrics, upload};
-use carrack_domain::upload::UploadState;
-use carrack_domain::{BlobId, Result, Timestamp};
+use carrack_domain::{BlobId, Result, Timestamp, UploadId};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -35,6 +35,8 @@ pub struct Maintenance {
     readings: Arc<Readings>,
     retention: Retention,
     small: Small,
+    /// Uploads that were being completed in the round before. Bounded by those there are.
+    finishing: Mutex<HashSet<UploadId>>,
 }
 
 /// Small blobs that lost their last files.
@@ -75,7 +77,8 @@ pub struct Reconciled {
 
 impl Maintenance {
     pub(crate) fn new(core: Arc<Core>, manifests: Arc<Manifests>, readings: Arc<Readings>) -> Maintenance {
-        Maintenance { core, manifests, readings, retention: Retention::default(), small: Small::default() }
+        let (retention, small, finishing) = (Retention::default(), Small::default(), Mutex::default());
+        Maintenance { core, manifests, readings, retention, small, finishing }
     }
 
     /// Before the first request: completes what was being completed, and deletes stages that no upload owns. Must run
@@ -93,7 +96,12 @@ impl Maintenance {
             }
         }
         self.core.catalog.forget_prepared(self.core.clock.now()).await?;
-        for stage in self.core.storage.stages().await? {
+        let shared = self.core.storage.is_shared();
+        for (stage, age_secs) in self.core.storage.stages().await? {
+            // Of a young one in a store that others use too, the record may be about to be written.
+            if shared && age_secs < ORPHAN_AGE.as_secs() {
+                continue;
+            }
             if !self.core.catalog.has_upload(&stage).await? {
                 self.core.storage.discard_stage(stage).await?;
             }
@@ -101,8 +109,35 @@ impl Maintenance {
         Ok(())
     }
 
+    /// Completes what was being completed in the round before already: its storage was away, or its node is. Whoever is still
+    /// at it is not disturbed, as one transaction makes the file.
+    async fn roll_forward(&self) -> Result<()> {
+        let finishing = self.core.catalog.finishing_uploads().await?;
+        let now: HashSet<UploadId> = finishing.iter().map(|upload| upload.id).collect();
+        let before =
+            std::mem::replace(&mut *self.finishing.lock().unwrap_or_else(PoisonError::into_inner), now);
+        let stuck =
+            finishing.into_iter().filter(|upload| before.contains(&upload.id) && !upload.is_partial());
+        for upload in stuck {
+            let id = upload.id;
+            match upload::finish::roll_forward(&self.core, upload).await {
+                Ok(committed) => {
+                    tracing::info!(upload = %id, "completed an upload that was interrupted");
+                    if let Some(orphan) = committed.orphan {
+                        self.collect(orphan).await;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(upload = %id, error = error.chain(), "an upload waits to be completed")
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// One round of the regular work: expired uploads, unreferenced blobs, gauges.
     pub async fn round(&self) -> Result<()> {
+        self.roll_forward().await?;
         loop {
             let expired = self.core.catalog.expire_uploads(self.core.clock.now(), BATCH).await?;
             for id in &expired {
@@ -276,8 +311,8 @@ impl Maintenance {
         if self.core.catalog.is_stored(&blob).await? || self.core.catalog.is_archived(&blob).await? {
             return Ok(true);
         }
-        let finishing = self.core.catalog.finishing_uploads().await?;
-        if finishing.iter().any(|upload| upload.state == UploadState::Finishing(blob)) {
+        // Of an upload the bytes may have their final name before anybody else knows.
+        if self.core.catalog.has_upload(&blob.stage()).await? {
             return Ok(true);
         }
         // Completed between the two questions?

@@ -9,13 +9,19 @@
 pub mod conformance;
 mod local;
 pub mod metrics;
+mod s3;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use carrack_domain::rope::Extent;
-use carrack_domain::{BlobId, Result, UploadId};
+use carrack_domain::upload::Receipt;
+use carrack_domain::{BlobId, Error, Result, UploadId};
+use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
+use tokio::sync::watch;
 
 pub use local::{LocalOptions, LocalStore, OpenError};
+pub use s3::{MEMORY_BYTES_MIN, S3Options, S3Store};
 
 /// What an acknowledgement promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +37,8 @@ pub enum Durability {
 pub enum StageKind {
     /// As long as its upload session is recorded: its name is made durable at creation.
     Session,
+    /// The same, and it is filled in extents that begin at multiples of so many bytes.
+    Parts(NonZeroU64),
     /// For one request: nothing refers to it after a crash.
     Request,
 }
@@ -60,6 +68,61 @@ pub enum Flush {
 /// Sees the bytes of an extent in order, as they are taken, while they are warm in the cache.
 pub type Observer = Box<dyn FnMut(&[u8]) + Send>;
 
+/// Who writes an extent.
+#[derive(Debug, Clone, Default)]
+pub struct Hand {
+    /// Its number among those who write to the stage: two that may write at the same time, or while what the other had
+    /// under way may still arrive, have different ones. Who made the stage is 0.
+    pub writer: u32,
+    /// What was said of the bytes before, where they are followed; empty for an extent by itself.
+    pub before: Before,
+}
+
+/// A receipt that may be yet to come: of bytes that are made durable while those that follow them are received.
+#[derive(Debug, Clone)]
+pub struct Before(watch::Receiver<Option<Receipt>>);
+
+impl Default for Before {
+    fn default() -> Before {
+        Before::from(Receipt::new())
+    }
+}
+
+impl From<Receipt> for Before {
+    fn from(receipt: Receipt) -> Before {
+        Before(watch::channel(Some(receipt)).1)
+    }
+}
+
+impl Before {
+    /// One that is yet to come, and what it is given to.
+    pub fn promised() -> (watch::Sender<Option<Receipt>>, Before) {
+        let (sender, receiver) = watch::channel(None);
+        (sender, Before(receiver))
+    }
+
+    /// The receipt, once it is there; an error when it never will be.
+    pub async fn get(&mut self) -> Result<Receipt> {
+        let there = self.0.wait_for(Option::is_some).await.map(|receipt| receipt.clone());
+        let lost = || Error::broken("the bytes before an extent were given up");
+        there.ok().flatten().ok_or_else(lost)
+    }
+}
+
+/// The bytes of a stage that are to be a blob.
+#[derive(Debug, Clone)]
+pub struct Whole {
+    /// How many there are.
+    pub size: u64,
+    /// Their CRC-32, where it is known.
+    pub crc32: Option<u32>,
+    /// What was said of the extents that make them up, in any order.
+    pub receipts: Vec<Receipt>,
+}
+
+/// What a reader will be asked for, in this order.
+pub type Coming = Box<dyn Iterator<Item = Extent> + Send>;
+
 /// Room on the disk that nobody else is given until this is dropped.
 pub type Room = Box<dyn Send + Sync>;
 
@@ -70,31 +133,35 @@ pub trait Storage: Send + Sync + 'static {
     /// first byte. The name must be new.
     async fn create_stage(&self, stage: UploadId, size: Option<u64>, kind: StageKind) -> Result<()>;
 
-    /// A writer of consecutive bytes of a stage from `offset` on. One extent has one writer at a time; the caller sees
-    /// to that.
+    /// A writer of consecutive bytes of a stage from `offset` on. One extent has one writer at a time in this process; the
+    /// caller sees to that. Of one in another process, which may not know yet that it was displaced, nothing can get into
+    /// what this one is acknowledged for.
     async fn extent_writer(
         &self,
         stage: UploadId,
         offset: u64,
+        hand: Hand,
         observer: Observer,
     ) -> Result<Box<dyn ExtentWriter>>;
 
-    /// Gives the stage's first `size` bytes the blob's final name, durably; what lies behind was never acknowledged. Doing it again after a crash at any
-    /// point is fine. `data_lost` when neither stage nor blob has these bytes.
-    async fn publish(&self, stage: UploadId, blob: BlobId, size: u64) -> Result<()>;
+    /// Makes these bytes of the stage the blob of its name ([`UploadId::blob`]), durably; what lies behind was never
+    /// acknowledged. Doing it again after a crash at any point is fine. `data_lost` when neither stage nor blob has these
+    /// bytes.
+    async fn publish(&self, stage: UploadId, whole: &Whole) -> Result<()>;
 
     /// Room for `bytes` that somebody else is about to write to the same disk; `storage_full` unless they fit now. A look
     /// at what the filesystem keeps in memory, so it does not wait.
     fn admit(&self, bytes: u64) -> Result<Room>;
 
-    /// Makes bytes in memory a blob at once: what creating a stage of this name, writing to it and publishing come to, in one
-    /// go. When it fails nothing is left but, after a failure of the disk, perhaps a blob without a record.
-    async fn store(&self, stage: UploadId, blob: BlobId, bytes: Bytes) -> Result<()>;
+    /// Makes bytes in memory the blob of this stage's name at once: what creating the stage, writing to it and publishing come
+    /// to, in one go. When it fails nothing is left but, after a failure of the disk, perhaps a blob without a record.
+    async fn store(&self, stage: UploadId, bytes: Bytes) -> Result<()>;
 
-    /// `len` bytes of a stage at `offset`, as they were written: for digests that cannot be joined from extents.
-    async fn read_stage(&self, stage: UploadId, offset: u64, len: usize) -> Result<Bytes>;
+    /// `len` bytes at `offset` of a stage that has all its bytes, as they were written: for digests that cannot be joined
+    /// from extents. No more may be written to it then.
+    async fn read_stage(&self, stage: UploadId, whole: &Whole, offset: u64, len: usize) -> Result<Bytes>;
 
-    /// Deletes a stage and gives its space back. Nothing when there is none.
+    /// Deletes a stage and gives its space back. Nothing when there is none; a blob that it has become stays.
     async fn discard_stage(&self, stage: UploadId) -> Result<()>;
 
     /// Deletes a blob's bytes. Readers that opened it before are not disturbed. Nothing when there is none.
@@ -106,8 +173,18 @@ pub trait Storage: Send + Sync + 'static {
     /// A reader, which keeps what it has opened.
     fn reader(&self, form: Form) -> Box<dyn Reader>;
 
-    /// Every stage there is.
-    async fn stages(&self) -> Result<Vec<UploadId>>;
+    /// Whether other processes may be using the same store.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// How long a numbered part should be: others are kept too, at a price.
+    fn part_sizes(&self) -> RangeInclusive<u64> {
+        1..=u64::MAX
+    }
+
+    /// Every stage there is, with its age in seconds.
+    async fn stages(&self) -> Result<Vec<(UploadId, u64)>>;
 
     /// Names of blobs whose id begins with the byte `shard`, with their age in seconds since they were published:
     /// the 256 shards together are all blobs.
@@ -130,20 +207,32 @@ pub trait ExtentWriter: Send {
     /// Whether all that was taken is written, except for some bytes that wait for the next.
     fn is_settled(&self) -> bool;
 
-    /// Has what was taken written: for one who waits for more. May be dropped at any time, nothing is lost by that.
+    /// Has what was taken written: for one who waits for more. May be dropped at any time, nothing is lost by that. It may also
+    /// wait until others need the memory of what could as well wait for more.
     async fn settle(&mut self) -> Result<()>;
 
     /// Waits until everything is written and, with [`Flush::Now`], as durable as configured. Only then may the
-    /// extent be acknowledged.
-    async fn finish(self: Box<Self>, flush: Flush) -> Result<()>;
+    /// extent be acknowledged. What is returned is of this extent and of what came before it in [`Hand::before`]. After an
+    /// error, bytes may still arrive: the next writer needs another number.
+    async fn finish(self: Box<Self>, flush: Flush) -> Result<Receipt>;
 
-    /// Waits until nothing is being written any more, keeping nothing: the extent is free for another writer.
-    async fn abandon(self: Box<Self>);
+    /// Gives the extent up, keeping nothing: it is free for another writer. `false` when something that was under way may
+    /// still arrive, so that the next one needs another number.
+    async fn abandon(self: Box<Self>) -> bool;
 }
 
 /// Reads extents of blobs.
 #[async_trait]
 pub trait Reader: Send {
+    /// Says what will be read, for a reader that can fetch it meanwhile. Nothing is promised by that.
+    fn follow(&mut self, _coming: Coming) {}
+
+    /// Whether large runs may come as mappings where that is wished; a reader whose bytes come from elsewhere is asked for
+    /// less at once.
+    fn maps(&self) -> bool {
+        true
+    }
+
     /// Opens a blob that must have `size` bytes: `data_lost` when it is gone or has another size.
     async fn open(&mut self, blob: BlobId, size: u64) -> Result<()>;
 

@@ -18,33 +18,48 @@ pub(super) async fn grow_at_their_end(catalog: &dyn Catalog) {
     assert_eq!((&taken.upload, taken.offset), (&up, 0));
 
     let (first, second, third) = (extent(0, 1500, 1), extent(1500, 1, 2), extent(1501, 1499, 3));
-    catalog.append(&up.id, taken.epoch, &first.piece, later(70)).await.unwrap();
+    catalog.append(&up.id, taken.epoch, &first.piece, &Receipt::new(), later(70)).await.unwrap();
     assert_eq!(catalog.extents(&up.id).await.unwrap(), std::slice::from_ref(&first));
     assert_eq!(catalog.upload(&up.id).await.unwrap().expires_at, later(70));
     for (wrong, what) in
         [(extent(0, 10, 9), "lower"), (extent(1499, 2, 9), "inside"), (third.clone(), "higher")]
     {
-        let error = catalog.append(&up.id, taken.epoch, &wrong.piece, later(99)).await.unwrap_err();
+        let error =
+            catalog.append(&up.id, taken.epoch, &wrong.piece, &Receipt::new(), later(99)).await.unwrap_err();
         let fact = Fact::Offset { expected: 1500, given: wrong.piece.fragment.start() };
         assert_eq!((error.code(), error.fact()), (Code::OffsetMismatch, Some(&fact)), "{what}");
     }
-    let beyond = catalog.append(&up.id, taken.epoch, &extent(1500, 1501, 9).piece, later(99)).await;
+    let beyond =
+        catalog.append(&up.id, taken.epoch, &extent(1500, 1501, 9).piece, &Receipt::new(), later(99)).await;
     assert_code(beyond, Code::LengthExceeded, "beyond the length");
     assert_eq!(catalog.extents(&up.id).await.unwrap(), [first], "untouched");
     assert_eq!(catalog.upload(&up.id).await.unwrap().expires_at, later(70));
     assert_code(catalog.begin_finish(&up.id, blob_id(1)).await, Code::PartsMissing, "not whole");
 
-    catalog.append(&up.id, taken.epoch, &second.piece, later(71)).await.unwrap();
-    catalog.append(&up.id, taken.epoch, &third.piece, later(72)).await.unwrap();
+    catalog
+        .append(&up.id, taken.epoch, &second.piece, &Receipt::from_static(b"two"), later(71))
+        .await
+        .unwrap();
+    catalog
+        .append(&up.id, taken.epoch, &third.piece, &Receipt::from_static(b"all three"), later(72))
+        .await
+        .unwrap();
     let bytes = [vec![1; 1500], vec![2; 1], vec![3; 1499]].concat();
     let mut whole = PieceHasher::new(0);
     whole.update(&bytes);
     let whole = whole.finish();
     let blake3 = whole.content().unwrap().blake3;
     let ledger = catalog.extents(&up.id).await.unwrap();
-    assert_eq!(ledger, [StoredExtent { piece: whole, blake3 }], "one line, as if hashed in one go");
+    assert_eq!(
+        ledger,
+        [StoredExtent { piece: whole, blake3, receipt: Receipt::from_static(b"all three") }],
+        "one line"
+    );
+    assert_eq!(catalog.take_over(&up.id, None).await.unwrap().receipt, "all three");
+    let taken = catalog.take_over(&up.id, None).await.unwrap();
     assert_eq!(catalog.begin_finish(&up.id, blob_id(1)).await.unwrap(), Finish::Begun);
-    let late = catalog.append(&up.id, taken.epoch, &extent(3000, 0, 1).piece, later(99)).await;
+    let late =
+        catalog.append(&up.id, taken.epoch, &extent(3000, 0, 1).piece, &Receipt::new(), later(99)).await;
     assert_code(late, Code::UploadFinished, "append while finishing");
     assert_eq!(catalog.take_over(&up.id, None).await.unwrap().epoch, taken.epoch, "nothing to take over");
     catalog.commit_file(finished_file(&up, 1)).await.unwrap();
@@ -60,7 +75,7 @@ pub(super) async fn grow_at_their_end(catalog: &dyn Catalog) {
     assert_code(catalog.take_over(&parts.id, None).await, Code::UploadShape, "numbered parts");
     assert_code(catalog.take_over(&upload_id(9), None).await, Code::UploadNotFound, "take_over");
     assert_code(
-        catalog.append(&upload_id(9), 1, &extent(0, 1, 1).piece, NOW).await,
+        catalog.append(&upload_id(9), 1, &extent(0, 1, 1).piece, &Receipt::new(), NOW).await,
         Code::UploadNotFound,
         "append",
     );
@@ -100,26 +115,26 @@ pub(super) async fn fencing(catalog: &dyn Catalog) {
     assert!(new.epoch > old.epoch);
     let line = extent(0, 10, 1);
     assert_code(
-        catalog.append(&up.id, old.epoch, &line.piece, later(1)).await,
+        catalog.append(&up.id, old.epoch, &line.piece, &Receipt::new(), later(1)).await,
         Code::Superseded,
         "the displaced one",
     );
     assert_code(
-        catalog.append(&up.id, new.epoch + 1, &line.piece, later(1)).await,
+        catalog.append(&up.id, new.epoch + 1, &line.piece, &Receipt::new(), later(1)).await,
         Code::Superseded,
         "a guess",
     );
     assert_eq!(catalog.extents(&up.id).await.unwrap(), []);
-    catalog.append(&up.id, new.epoch, &line.piece, later(1)).await.unwrap();
+    catalog.append(&up.id, new.epoch, &line.piece, &Receipt::new(), later(1)).await.unwrap();
     let Taken { offset, epoch, .. } = catalog.take_over(&up.id, None).await.unwrap();
     assert_eq!(offset, 10);
     let next = extent(10, 10, 2);
     assert_code(
-        catalog.append(&up.id, new.epoch, &next.piece, later(1)).await,
+        catalog.append(&up.id, new.epoch, &next.piece, &Receipt::new(), later(1)).await,
         Code::Superseded,
         "displaced too",
     );
-    catalog.append(&up.id, epoch, &next.piece, later(1)).await.unwrap();
+    catalog.append(&up.id, epoch, &next.piece, &Receipt::new(), later(1)).await.unwrap();
 }
 
 pub(super) async fn lengths_said_later(catalog: &dyn Catalog) {
@@ -128,7 +143,7 @@ pub(super) async fn lengths_said_later(catalog: &dyn Catalog) {
     let up = made(catalog, &name, 1, None).await;
     assert_eq!(account(catalog, &name).await, (0, 0, 0));
     let taken = catalog.take_over(&up.id, None).await.unwrap();
-    catalog.append(&up.id, taken.epoch, &extent(0, 40, 1).piece, later(1)).await.unwrap();
+    catalog.append(&up.id, taken.epoch, &extent(0, 40, 1).piece, &Receipt::new(), later(1)).await.unwrap();
     assert_eq!(account(catalog, &name).await, (0, 40, 0), "reserved as it grows");
     assert_code(catalog.begin_finish(&up.id, blob_id(1)).await, Code::PartsMissing, "no length yet");
     assert_code(catalog.take_over(&up.id, said(40, 39)).await, Code::LengthMismatch, "below what is stored");
@@ -143,7 +158,7 @@ pub(super) async fn lengths_said_later(catalog: &dyn Catalog) {
         assert_code(catalog.take_over(&up.id, said(40, other)).await, Code::LengthMismatch, "said once");
     }
     let again = catalog.take_over(&up.id, said(40, 100)).await.expect("the same again");
-    catalog.append(&up.id, again.epoch, &extent(40, 60, 1).piece, later(1)).await.unwrap();
+    catalog.append(&up.id, again.epoch, &extent(40, 60, 1).piece, &Receipt::new(), later(1)).await.unwrap();
     assert_eq!(account(catalog, &name).await, (0, 100, 0), "reserved before");
     assert_eq!(catalog.begin_finish(&up.id, blob_id(1)).await.unwrap(), Finish::Begun);
     catalog.commit_file(finished_file(&catalog.upload(&up.id).await.unwrap(), 1)).await.unwrap();
@@ -151,7 +166,10 @@ pub(super) async fn lengths_said_later(catalog: &dyn Catalog) {
 
     let given_up = made(catalog, &name, 2, None).await;
     let taken = catalog.take_over(&given_up.id, None).await.unwrap();
-    catalog.append(&given_up.id, taken.epoch, &extent(0, 7, 1).piece, later(1)).await.unwrap();
+    catalog
+        .append(&given_up.id, taken.epoch, &extent(0, 7, 1).piece, &Receipt::new(), later(1))
+        .await
+        .unwrap();
     catalog.delete_upload(&given_up.id).await.unwrap();
     assert_eq!(account(catalog, &name).await, (100, 0, 1), "what it had reserved is given back");
 }
@@ -161,8 +179,8 @@ pub(super) async fn quota_of_what_grows(catalog: &dyn Catalog) {
     put_bucket(catalog, &name, Some(100)).await;
     let up = made(catalog, &name, 1, None).await;
     let taken = catalog.take_over(&up.id, None).await.unwrap();
-    catalog.append(&up.id, taken.epoch, &extent(0, 60, 1).piece, later(1)).await.unwrap();
-    let more = catalog.append(&up.id, taken.epoch, &extent(60, 41, 1).piece, later(1)).await;
+    catalog.append(&up.id, taken.epoch, &extent(0, 60, 1).piece, &Receipt::new(), later(1)).await.unwrap();
+    let more = catalog.append(&up.id, taken.epoch, &extent(60, 41, 1).piece, &Receipt::new(), later(1)).await;
     assert_code(more, Code::QuotaExceeded, "append");
     assert_code(
         catalog.take_over(&up.id, said(60, 101)).await,
@@ -171,9 +189,19 @@ pub(super) async fn quota_of_what_grows(catalog: &dyn Catalog) {
     );
     assert_eq!(account(catalog, &name).await, (0, 60, 0), "nothing has changed");
     catalog
-        .append(&up.id, taken.epoch, &extent(60, 40, 1).piece, later(1))
+        .append(&up.id, taken.epoch, &extent(60, 40, 1).piece, &Receipt::new(), later(1))
         .await
         .expect("still the same epoch");
     let known = append_upload(2, &name, "k", Some(1));
     assert_code(catalog.create_upload(&known).await, Code::QuotaExceeded, "create_upload");
+}
+
+pub(super) async fn writers_have_numbers(catalog: &dyn Catalog) {
+    let name = bucket_name("writers");
+    put_bucket(catalog, &name, None).await;
+    let parts = upload(71, &name, "k", 10);
+    catalog.create_upload(&parts).await.unwrap();
+    assert_eq!(catalog.new_writer(&parts.id).await.unwrap(), 1);
+    assert_eq!(catalog.new_writer(&parts.id).await.unwrap(), 2, "no number twice");
+    assert_code(catalog.new_writer(&upload_id(9)).await, Code::UploadNotFound, "new_writer");
 }

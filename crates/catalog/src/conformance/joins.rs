@@ -14,7 +14,10 @@ fn joined(number: u64, bucket: &BucketName, name: &str) -> Upload {
 
 async fn append(catalog: &dyn Catalog, up: &Upload, len: u64) {
     let taken = catalog.take_over(&up.id, None).await.unwrap();
-    catalog.append(&up.id, taken.epoch, &extent(taken.offset, len, 5).piece, later(60)).await.unwrap();
+    catalog
+        .append(&up.id, taken.epoch, &extent(taken.offset, len, 5).piece, &Receipt::new(), later(60))
+        .await
+        .unwrap();
 }
 
 /// Partial uploads 1 and 2 of 30 and 12 bytes, whole.

@@ -28,7 +28,7 @@ mod uploads;
 use crate::{Announced, Catalog, NewFile, Origin};
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest, PieceHasher};
 use carrack_domain::file::{Blob, BucketSettings, Metadata, Precondition};
-use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
+use carrack_domain::upload::{Echo, PartPlan, Receipt, Shape, StoredExtent, Target, Upload, UploadState};
 use carrack_domain::{BlobId, BucketName, Code, Key, KeyPrefix, Result, Timestamp, UploadId};
 use std::fmt::Debug;
 use std::num::NonZeroU64;
@@ -72,6 +72,7 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn Catalog>) {
     uploads::reservations(&*make().await).await;
     uploads::lists(&*make().await).await;
     appends::grow_at_their_end(&*make().await).await;
+    appends::writers_have_numbers(&*make().await).await;
     appends::come_at_once(&*make().await).await;
     appends::fencing(&*make().await).await;
     appends::lengths_said_later(&*make().await).await;
@@ -256,7 +257,11 @@ fn extent(offset: u64, len: u64, fill: u8) -> StoredExtent {
     whole.update(&bytes);
     let mut alone = PieceHasher::new(0);
     alone.update(&bytes);
-    StoredExtent { piece: whole.finish(), blake3: alone.finish().content().unwrap().blake3 }
+    StoredExtent {
+        piece: whole.finish(),
+        blake3: alone.finish().content().unwrap().blake3,
+        receipt: Receipt::new(),
+    }
 }
 
 /// Records a whole upload of one extent.

@@ -60,7 +60,7 @@ pub(super) async fn one_of_many_appends_wins(catalog: Arc<dyn Catalog>) {
         async move {
             let taken = catalog.take_over(&upload_id(1), None).await.unwrap();
             let line = extent(taken.offset, number + 1, number as u8);
-            match catalog.append(&upload_id(1), taken.epoch, &line.piece, later(1)).await {
+            match catalog.append(&upload_id(1), taken.epoch, &line.piece, &Receipt::new(), later(1)).await {
                 Ok(()) => number + 1,
                 Err(error) if matches!(error.code(), Code::Superseded | Code::OffsetMismatch) => 0,
                 Err(error) => panic!("{error:?}"),

@@ -7,7 +7,7 @@ use super::uploads::{self, OPEN, finished, not_found};
 use crate::{Announced, Taken};
 use carrack_domain::digest::Piece;
 use carrack_domain::error::Fact;
-use carrack_domain::upload::{Shape, StoredExtent, UploadState};
+use carrack_domain::upload::{Receipt, Shape, StoredExtent, UploadState};
 use carrack_domain::{BucketName, Code, Error, Timestamp, UploadId};
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -17,10 +17,11 @@ pub(super) fn take_over(connection: &Connection, id: &UploadId, announced: Optio
         let detail = "This upload takes no bytes in order: it comes in numbered parts, or joins others.";
         return Err(Error::new(Code::UploadShape, detail).into());
     };
+    let line = uploads::extent(connection, id, 0)?;
     let offset = match (upload.state, known) {
         // What came at once has no ledger.
         (UploadState::Complete, Some(length)) => length,
-        _ => end_of(uploads::extent(connection, id, 0)?.as_ref()),
+        _ => end_of(line.as_ref()),
     };
     if let Some(Announced { length, .. }) = announced.filter(|announced| announced.offset == offset) {
         announce(connection, id, &upload.target.bucket, Said { known, length, offset })?;
@@ -31,7 +32,8 @@ pub(super) fn take_over(connection: &Connection, id: &UploadId, announced: Optio
         UploadState::Finishing(_) | UploadState::Complete => "SELECT epoch FROM upload WHERE id = ?1",
     })?;
     let epoch: i64 = statement.query_row([id.as_bytes()], |row| row.get(0))?;
-    Ok(Taken { upload, offset, epoch: unsigned(epoch)? })
+    let receipt = line.map_or_else(Receipt::new, |line| line.receipt);
+    Ok(Taken { upload, offset, epoch: unsigned(epoch)?, receipt })
 }
 
 /// A length that a client says for the first time, or again.
@@ -95,6 +97,7 @@ pub(super) fn append(
     id: &UploadId,
     epoch: u64,
     piece: &Piece,
+    receipt: &Receipt,
     expires_at: Timestamp,
 ) -> Done<()> {
     let row = row(connection, id)?;
@@ -127,7 +130,14 @@ pub(super) fn append(
     connection
         .prepare_cached("UPDATE upload SET expires_at = ?2 WHERE id = ?1")?
         .execute(params![id.as_bytes(), expires_at.as_millis()])?;
-    uploads::put_line(connection, id, &StoredExtent { piece: whole, blake3 })
+    uploads::put_line(connection, id, &StoredExtent { piece: whole, blake3, receipt: receipt.clone() })
+}
+
+pub(super) fn new_writer(connection: &Connection, id: &UploadId) -> Done<u32> {
+    let mut statement = connection
+        .prepare_cached("UPDATE upload SET writers = writers + 1 WHERE id = ?1 RETURNING writers")?;
+    let writer = statement.query_row([id.as_bytes()], |row| row.get(0)).optional()?;
+    Ok(writer.ok_or_else(|| not_found(id))?)
 }
 
 /// Reserves what an upload of unknown length has grown by.

@@ -43,7 +43,7 @@ use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
 use carrack_domain::link::{Link, LinkClaim};
 use carrack_domain::token::{Denial, Token};
-use carrack_domain::upload::{StoredExtent, Upload};
+use carrack_domain::upload::{Receipt, StoredExtent, Upload};
 use carrack_domain::{
     BlobId, BucketName, ClaimId, Clock, Code, Error, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId,
     UploadId,
@@ -332,11 +332,23 @@ impl Catalog for SqliteCatalog {
         self.write("take_over", work).await
     }
 
-    async fn append(&self, id: &UploadId, epoch: u64, piece: &Piece, expires_at: Timestamp) -> Result<()> {
-        let (id, piece) = (*id, piece.clone());
+    async fn append(
+        &self,
+        id: &UploadId,
+        epoch: u64,
+        piece: &Piece,
+        receipt: &Receipt,
+        expires_at: Timestamp,
+    ) -> Result<()> {
+        let (id, piece, receipt) = (*id, piece.clone(), receipt.clone());
         let record = of_bytes("upload.append", &id, &piece);
-        let append = move |c: &Connection| appends::append(c, &id, epoch, &piece, expires_at);
+        let append = move |c: &Connection| appends::append(c, &id, epoch, &piece, &receipt, expires_at);
         self.change("append", record, move |c| owners::bounded_by_upload(c, &id, || append(c))).await
+    }
+
+    async fn new_writer(&self, id: &UploadId) -> Result<u32> {
+        let id = *id;
+        self.write("new_writer", move |c| appends::new_writer(c, &id)).await
     }
 
     async fn create_joined(&self, upload: &Upload, partials: &[UploadId]) -> Result<UploadId> {

@@ -27,7 +27,7 @@ pub(super) const UPLOAD: &str = "id, owner, bucket, key, size, part_size, only_c
      created_at, expires_at, expected, content_type, metadata, shape, length, echo_metadata, echo_concat, told, condition, \
      wants_sha256";
 /// Columns of [`extent`].
-pub(super) const EXTENT: &str = "begins, ends, crc32, blake3, fragment";
+pub(super) const EXTENT: &str = "begins, ends, crc32, blake3, fragment, receipt";
 
 /// Values of the column `shape`.
 pub(super) const PARTS: i64 = 0;
@@ -228,7 +228,8 @@ pub(super) fn extent(row: &Row<'_>) -> Done<StoredExtent> {
     if fragment.start() != number(row, 0)? || fragment.end() != number(row, 1)? {
         return Err(damaged("an extent"));
     }
-    Ok(StoredExtent { piece: Piece { crc32: row.get(2)?, fragment }, blake3: row.get(3)? })
+    let receipt = row.get_ref(5)?.as_blob().map_err(|_| damaged("a receipt"))?.to_vec().into();
+    Ok(StoredExtent { piece: Piece { crc32: row.get(2)?, fragment }, blake3: row.get(3)?, receipt })
 }
 
 fn text<'a>(row: &'a Row<'_>, column: usize) -> Done<&'a str> {

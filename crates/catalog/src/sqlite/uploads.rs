@@ -161,9 +161,10 @@ pub(super) fn finished() -> Error {
 /// Writes a line of the ledger over the one that begins at the same offset.
 pub(super) fn put_line(connection: &Connection, id: &UploadId, extent: &StoredExtent) -> Done<()> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO extent (upload_id, begins, ends, crc32, blake3, fragment) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+        "INSERT INTO extent (upload_id, begins, ends, crc32, blake3, fragment, receipt) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
          ON CONFLICT DO UPDATE SET ends = excluded.ends, crc32 = excluded.crc32, blake3 = excluded.blake3, \
-         fragment = excluded.fragment",
+         fragment = excluded.fragment, receipt = excluded.receipt",
     )?;
     let fragment = &extent.piece.fragment;
     statement.execute(params![
@@ -173,6 +174,7 @@ pub(super) fn put_line(connection: &Connection, id: &UploadId, extent: &StoredEx
         extent.piece.crc32,
         extent.blake3,
         fragment.encode(),
+        &extent.receipt[..],
     ])?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 use carrack_catalog::{Catalog, OpenError, Outcome, SqliteCatalog, SqliteOptions, conformance};
 use carrack_domain::digest::PieceHasher;
 use carrack_domain::file::{BucketSettings, Precondition};
-use carrack_domain::upload::{Echo, PartPlan, Shape, StoredExtent, Target, Upload, UploadState};
+use carrack_domain::upload::{Echo, PartPlan, Receipt, Shape, StoredExtent, Target, Upload, UploadState};
 use carrack_domain::{BucketName, Clock, Code, Error, Key, Timestamp, UploadId};
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -74,7 +74,7 @@ fn upload(size: u64) -> Upload {
 fn extent(offset: u64) -> StoredExtent {
     let mut hasher = PieceHasher::new(offset);
     hasher.update(&[1; 100]);
-    StoredExtent { piece: hasher.finish(), blake3: [1; 32] }
+    StoredExtent { piece: hasher.finish(), blake3: [1; 32], receipt: Receipt::new() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -370,7 +370,7 @@ async fn a_catalog_of_version_1_is_upgraded() {
     };
     catalog.create_upload(&new).await.unwrap();
     let taken = catalog.take_over(&new.id, None).await.unwrap();
-    catalog.append(&new.id, taken.epoch, &extent(0).piece, NOW).await.unwrap();
+    catalog.append(&new.id, taken.epoch, &extent(0).piece, &Receipt::new(), NOW).await.unwrap();
     assert_eq!(catalog.bucket(&name("bucket")).await.unwrap().reserved_bytes, 300);
     catalog.record_extent(&upload(200).id, &extent(100), NOW).await.unwrap();
     let finish = catalog.begin_finish(&upload(200).id, carrack_domain::BlobId::from_bytes([9; 16])).await;

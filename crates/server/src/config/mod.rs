@@ -6,7 +6,7 @@ mod units;
 
 use carrack_domain::policy::AddressRange;
 use carrack_service::keys::{KeyRing, Secret};
-use carrack_storage::Durability;
+use carrack_storage::{Durability, MEMORY_BYTES_MIN};
 use carrack_transport::OldestVersion;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::{Dict, Value};
@@ -136,12 +136,72 @@ pub enum CatalogKind {
 }
 
 /// `[storage]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Storage {
     pub kind: StorageKind,
     #[serde(deserialize_with = "units::bytes")]
     pub reserve: u64,
+    pub s3: S3,
+}
+
+/// `[storage.s3]`
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3 {
+    pub endpoint: String,
+    pub region: String,
+    pub bucket: String,
+    pub prefix: String,
+    pub access_key_id: String,
+    pub secret_access_key: String,
+    pub path_style: bool,
+    #[serde(deserialize_with = "units::bytes")]
+    pub memory: u64,
+}
+
+impl S3 {
+    /// What is wrong with them, if they are used.
+    fn check(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let host = ["http://", "https://"].iter().find_map(|scheme| self.endpoint.strip_prefix(scheme));
+        if host.is_none_or(|host| host.is_empty() || host.trim_end_matches('/').contains('/')) {
+            let found = &self.endpoint;
+            wrong.push(format!(
+                "setting storage.s3.endpoint: found {found:?}, expected such as \"https://s3.example.org\", without a path"
+            ));
+        }
+        let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        for (name, value) in [("region", &self.region), ("bucket", &self.bucket)] {
+            if value.is_empty() || !plain(value) {
+                wrong.push(format!("setting storage.s3.{name}: found {value:?}, expected its name"));
+            }
+        }
+        let folders = self.prefix.is_empty() || (self.prefix.ends_with('/') && !self.prefix.starts_with('/'));
+        if !folders || !plain(&self.prefix.replace('/', "")) || self.prefix.contains("//") {
+            let found = &self.prefix;
+            wrong.push(format!(
+                "setting storage.s3.prefix: found {found:?}, expected \"\" or such as \"carrack/\""
+            ));
+        }
+        for (name, value) in
+            [("access_key_id", &self.access_key_id), ("secret_access_key", &self.secret_access_key)]
+        {
+            if value.is_empty() {
+                wrong.push(format!(
+                    "setting storage.s3.{name}: found \"\", expected that of a key of the bucket"
+                ));
+            }
+        }
+        if self.memory < MEMORY_BYTES_MIN {
+            let found = self.memory;
+            wrong.push(format!(
+                "setting storage.s3.memory: found {found} bytes, expected at least {} MiB",
+                MEMORY_BYTES_MIN >> 20
+            ));
+        }
+        wrong
+    }
 }
 
 /// Which storage.
@@ -150,6 +210,8 @@ pub struct Storage {
 pub enum StorageKind {
     /// A local disk.
     Disk,
+    /// A bucket.
+    S3,
 }
 
 /// `[state]`: the URL may have a password in it.
@@ -492,6 +554,9 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     let mut wrong = Vec::new();
     if config.data.as_os_str().is_empty() {
         wrong.push("setting data: found \"\", expected the path of a folder".to_owned());
+    }
+    if config.storage.kind == StorageKind::S3 {
+        wrong.extend(config.storage.s3.check());
     }
     if config.archives.max_entries == 0 {
         wrong.push("setting archives.max_entries: found 0, expected at least 1".to_owned());

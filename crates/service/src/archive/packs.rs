@@ -6,7 +6,7 @@ use crate::Core;
 use bytes::Bytes;
 use carrack_catalog::{Claim, Encoding, NewPack};
 use carrack_domain::{BlobId, Code, EncodingId, Result, UploadId};
-use carrack_storage::{ExtentWriter, Flush, StageKind};
+use carrack_storage::{ExtentWriter, Flush, Hand, StageKind, Whole};
 use carrack_zip::is_smaller;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -117,7 +117,7 @@ impl Packs {
         let size = bytes.len() as u64;
         let id = BlobId::generate(&*self.core.entropy);
         if size > 0 {
-            self.core.storage.store(UploadId::generate(&*self.core.entropy), id, bytes).await?;
+            self.core.storage.store(id.stage(), bytes).await?;
         }
         let encodings = std::mem::take(&mut self.encodings);
         self.record(NewPack { id, size, encodings }).await?;
@@ -161,14 +161,14 @@ impl Packs {
             return Ok(Vec::new());
         }
         let Large { stage, writer, len } = large;
-        writer.finish(Flush::AtPublish).await?;
+        let receipts = vec![writer.finish(Flush::AtPublish).await?];
         if !is_smaller(len, size) {
             self.core.storage.discard_stage(stage).await?;
             self.encodings.push((id, None));
             return Ok(vec![(part.entry, Form::Stored)]);
         }
-        let pack = BlobId::generate(&*self.core.entropy);
-        self.core.storage.publish(stage, pack, len).await?;
+        let pack = stage.blob();
+        self.core.storage.publish(stage, &Whole { size: len, crc32: None, receipts }).await?;
         self.record(NewPack { id: pack, size: len, encodings: vec![(id, Some((0, len)))] }).await?;
         Ok(vec![(part.entry, Form::Deflated(pack, 0, len))])
     }
@@ -187,6 +187,6 @@ impl Packs {
 async fn begin_large(core: &Core) -> Result<Large> {
     let stage = UploadId::generate(&*core.entropy);
     core.storage.create_stage(stage, None, StageKind::Request).await?;
-    let writer = core.storage.extent_writer(stage, 0, Box::new(|_| {})).await?;
+    let writer = core.storage.extent_writer(stage, 0, Hand::default(), Box::new(|_| {})).await?;
     Ok(Large { stage, writer, len: 0 })
 }

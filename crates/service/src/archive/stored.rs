@@ -17,15 +17,15 @@ const MAGIC: &[u8; 8] = b"carrackA";
 
 /// Keeps a layout: a run of bytes, durable when this returns.
 pub(super) async fn keep(core: &Core, layout: &Arc<ZipLayout>) -> Result<(BlobId, u64)> {
-    let (stage, run) = (UploadId::generate(&*core.entropy), BlobId::generate(&*core.entropy));
+    let stage = UploadId::generate(&*core.entropy);
     let bytes = aside("write down an archive", {
         let layout = layout.clone();
         move || Ok(to_bytes(&layout))
     })
     .await?;
     let size = bytes.len() as u64;
-    core.storage.store(stage, run, Bytes::from(bytes)).await?;
-    Ok((run, size))
+    core.storage.store(stage, Bytes::from(bytes)).await?;
+    Ok((stage.blob(), size))
 }
 
 /// Reads a layout that was kept; `data_lost` when it is gone or damaged. Takes the memory of the layout and of some pieces on

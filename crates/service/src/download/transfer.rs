@@ -138,11 +138,13 @@ impl Transfer {
     pub fn new(
         traffic: Traffic,
         slice: Slice,
-        reader: Box<dyn Reader>,
+        mut reader: Box<dyn Reader>,
         form: Form,
         kind: Kind,
         hold: Option<Arc<dyn Send + Sync>>,
     ) -> Transfer {
+        reader.follow(Box::new(slice.clone()));
+        let form = if reader.maps() { form } else { Form::Copied };
         Transfer { slice, reader, rest: None, form, account: Account::begin(kind), traffic, _hold: hold }
     }
 

@@ -5,18 +5,23 @@ use super::claims::{Claim, superseded};
 use super::digests::ExtentDigests;
 use super::receive::too_large;
 use super::segment::{Bounds, Ended, Segment, length_exceeded};
+use super::writers::Writers;
 use crate::{Body, Core, metrics};
+use bytes::Bytes;
 use carrack_catalog::Taken;
 use carrack_domain::access::FileRef;
 use carrack_domain::digest::{Algorithm, Digest, Piece};
 use carrack_domain::error::Fact;
-use carrack_domain::upload::UploadState;
-use carrack_domain::{Code, Error, Result};
+use carrack_domain::upload::{Receipt, UploadState};
+use carrack_domain::{Code, Error, Result, UploadId};
+use carrack_storage::{Before, Hand};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
-/// A body is recorded after so many bytes, or so long after the last time: what a crash may cost.
-const CHECKPOINT: (u64, Duration) = (64 << 20, Duration::from_secs(5));
+/// A body is recorded where the upload has a multiple of so many bytes, or so long after the last time: what a crash may cost.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+const CHECKPOINT_TIME: Duration = Duration::from_secs(5);
 
 /// Stores what a request brings; where the upload ends then, and the claim.
 pub(super) async fn appended(
@@ -94,19 +99,39 @@ impl Writer {
     async fn stream(&mut self, body: &mut Body) -> Result<()> {
         let mut before: Option<Segment> = None;
         loop {
+            let under_way = before.as_ref().map_or(0, |segment| segment.bytes);
+            let offset = self.taken.offset + under_way;
             let bounds = Bounds {
-                offset: self.taken.offset + before.as_ref().map_or(0, |segment| segment.bytes),
-                room: self.room - before.as_ref().map_or(0, |segment| segment.bytes),
-                checkpoint: Some(CHECKPOINT),
+                offset,
+                room: self.room - under_way,
+                checkpoint: Some((CHECKPOINT_BYTES - offset % CHECKPOINT_BYTES, CHECKPOINT_TIME)),
+            };
+            let rest = before.as_mut().map(|segment| std::mem::take(&mut segment.rest)).unwrap_or_default();
+            let (promise, hand) = match before {
+                None => {
+                    (None, hand(&self.core, self.taken.upload.id, self.taken.receipt.clone().into()).await?)
+                }
+                Some(_) => {
+                    let (promise, coming) = Before::promised();
+                    (Some(promise), hand(&self.core, self.taken.upload.id, coming).await?)
+                }
             };
             // What came before is made durable while the next bytes arrive.
             let (recorded, segment) = tokio::join!(
-                record(&self.core, &self.taken, before.take()),
-                Segment::receive(&self.core, self.taken.upload.id, bounds, &[], body, &self.claim),
+                record(&self.core, &self.taken, before.take(), promise),
+                Segment::receive(
+                    &self.core,
+                    self.taken.upload.id,
+                    bounds,
+                    hand,
+                    &[],
+                    (rest, body),
+                    &self.claim
+                ),
             );
             let segment = match (recorded, segment) {
-                (Ok(bytes), Ok(segment)) => {
-                    self.advance(bytes);
+                (Ok((bytes, receipt)), Ok(segment)) => {
+                    self.advance(bytes, receipt);
                     // What comes with the end of the body, the answer tells.
                     if let Some(report) = self.report.as_mut().filter(|_| bytes > 0) {
                         report(self.taken.offset);
@@ -114,7 +139,7 @@ impl Writer {
                     segment
                 }
                 (Err(error), Ok(segment)) => {
-                    segment.abandon().await;
+                    segment.abandon(&self.core.writers).await;
                     return Err(error);
                 }
                 (recorded, Err(error)) => return Err(recorded.err().unwrap_or(error)),
@@ -122,7 +147,7 @@ impl Writer {
             match segment.ended {
                 Ended::Checkpoint => before = Some(segment),
                 Ended::Failed(_) if self.claim.is_discarded() => {
-                    segment.abandon().await;
+                    segment.abandon(&self.core.writers).await;
                     return Err(superseded());
                 }
                 Ended::Body | Ended::Failed(_) => return self.last(segment).await,
@@ -133,17 +158,20 @@ impl Writer {
     /// Records the last bytes of a body, also of one that broke off.
     async fn last(&mut self, mut segment: Segment) -> Result<()> {
         let ended = std::mem::replace(&mut segment.ended, Ended::Body);
-        let bytes = record(&self.core, &self.taken, Some(segment)).await?;
-        self.advance(bytes);
+        let (bytes, receipt) = record(&self.core, &self.taken, Some(segment), None).await?;
+        self.advance(bytes, receipt);
         match ended {
             Ended::Failed(error) => Err(error),
             Ended::Body | Ended::Checkpoint => Ok(()),
         }
     }
 
-    fn advance(&mut self, bytes: u64) {
+    fn advance(&mut self, bytes: u64, receipt: Receipt) {
         self.taken.offset += bytes;
         self.room -= bytes;
+        if bytes > 0 {
+            self.taken.receipt = receipt;
+        }
     }
 
     /// Records everything at once, and only when it has its digest.
@@ -155,50 +183,67 @@ impl Writer {
     ) -> Result<()> {
         let bounds = Bounds { offset: self.taken.offset, room: self.room, checkpoint: None };
         let id = self.taken.upload.id;
-        let segment = Segment::receive(&self.core, id, bounds, algorithms, body, &self.claim).await?;
+        let hand = hand(&self.core, self.taken.upload.id, self.taken.receipt.clone().into()).await?;
+        let segment =
+            Segment::receive(&self.core, id, bounds, hand, algorithms, (Bytes::new(), body), &self.claim)
+                .await?;
         match segment.ended {
             Ended::Body => {}
             Ended::Failed(_) | Ended::Checkpoint => {
-                let ended = into_error(segment).await;
+                let ended = into_error(&self.core.writers, segment).await;
                 return Err(ended);
             }
         }
         let bytes = segment.bytes;
-        let piece = segment.seal(|found: &ExtentDigests| found.verify(&digests()?)).await?;
+        let check = |found: &ExtentDigests| found.verify(&digests()?);
+        let (piece, receipt) = segment.seal(&self.core.writers, check).await?;
         if bytes > 0 {
-            append_piece(&self.core, &self.taken, &piece).await?;
+            append_piece(&self.core, &self.taken, &piece, &receipt).await?;
         }
-        self.advance(bytes);
+        self.advance(bytes, receipt);
         Ok(())
     }
 }
 
 /// Gives up a segment that ended before its body did.
-async fn into_error(mut segment: Segment) -> Error {
+async fn into_error(writers: &Writers, mut segment: Segment) -> Error {
     let ended = std::mem::replace(&mut segment.ended, Ended::Body);
-    segment.abandon().await;
+    segment.abandon(writers).await;
     match ended {
         Ended::Failed(error) => error,
         Ended::Body | Ended::Checkpoint => Error::broken("a checkpoint in a body with a checksum"),
     }
 }
 
-/// Makes a segment durable and records it; how many bytes that were.
-async fn record(core: &Core, taken: &Taken, segment: Option<Segment>) -> Result<u64> {
-    let Some(segment) = segment else { return Ok(0) };
-    let bytes = segment.bytes;
-    if bytes == 0 {
-        segment.abandon().await;
-        return Ok(0);
-    }
-    let piece = segment.seal(|_| Ok(())).await?;
-    append_piece(core, taken, &piece).await?;
-    Ok(bytes)
+async fn hand(core: &Core, upload: UploadId, before: Before) -> Result<Hand> {
+    Ok(Hand { writer: core.writer(upload).await?, before })
 }
 
-async fn append_piece(core: &Core, taken: &Taken, piece: &Piece) -> Result<()> {
+/// Makes a segment durable and records it; how many bytes that were, and what the storage said. Whoever writes on gets the
+/// latter from `promise`.
+async fn record(
+    core: &Core,
+    taken: &Taken,
+    segment: Option<Segment>,
+    promise: Option<watch::Sender<Option<Receipt>>>,
+) -> Result<(u64, Receipt)> {
+    let Some(segment) = segment else { return Ok((0, Receipt::new())) };
+    let bytes = segment.bytes;
+    if bytes == 0 {
+        segment.abandon(&core.writers).await;
+        return Ok((0, Receipt::new()));
+    }
+    let (piece, receipt) = segment.seal(&core.writers, |_| Ok(())).await?;
+    append_piece(core, taken, &piece, &receipt).await?;
+    if let Some(promise) = promise {
+        promise.send_replace(Some(receipt.clone()));
+    }
+    Ok((bytes, receipt))
+}
+
+async fn append_piece(core: &Core, taken: &Taken, piece: &Piece, receipt: &Receipt) -> Result<()> {
     let expires_at = core.clock.now().after(core.limits.upload_ttl);
-    core.catalog.append(&taken.upload.id, taken.epoch, piece, expires_at).await?;
+    core.catalog.append(&taken.upload.id, taken.epoch, piece, receipt, expires_at).await?;
     super::watch::hint(core, &taken.upload).await;
     Ok(())
 }

@@ -17,6 +17,7 @@ use carrack_domain::error::{Class, Fact};
 use carrack_domain::file::{Blob, File, Precondition};
 use carrack_domain::upload::{PartPlan, Shape, StoredExtent, Upload, UploadState, missing};
 use carrack_domain::{BlobId, Code, Error, Grant, Result, UploadId};
+use carrack_storage::Whole;
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
@@ -95,7 +96,7 @@ async fn complete(core: &Arc<Core>, upload: Upload, mut digests: Vec<Digest>) ->
     let id = upload.id;
     // Read again under the claim: another completion may have gone first.
     let upload = core.catalog.upload(&id).await?;
-    let blob = BlobId::generate(&*core.entropy);
+    let blob = id.blob();
     let finish = match (upload.state, upload.shape) {
         (UploadState::Open, Shape::Joined { .. }) => match join::pieces(core, id).await? {
             Some(pieces) => core.catalog.begin_join(&id, blob, &pieces).await?,
@@ -105,7 +106,7 @@ async fn complete(core: &Arc<Core>, upload: Upload, mut digests: Vec<Digest>) ->
         },
         (UploadState::Open, Shape::Parts(_) | Shape::Append { .. }) => {
             digests.extend(upload.expected.iter().cloned());
-            let digest = verify(core, &upload, &digests).await?;
+            let whole = verify(core, &upload, &digests).await?;
             let place = carrack_domain::access::FileRef {
                 bucket: upload.target.bucket.clone(),
                 key: upload.target.key.clone(),
@@ -114,7 +115,7 @@ async fn complete(core: &Arc<Core>, upload: Upload, mut digests: Vec<Digest>) ->
                 core.admit(&upload.owner, &place, None, &upload.precondition).await?;
             }
             match core.catalog.begin_finish(&id, blob).await? {
-                Finish::Begun => return publish(core, upload, blob, Some(digest)).await,
+                Finish::Begun => return publish(core, upload, blob, Some(whole)).await,
                 finish @ (Finish::Underway(_) | Finish::Done(..)) => finish,
             }
         }
@@ -131,8 +132,8 @@ async fn complete(core: &Arc<Core>, upload: Upload, mut digests: Vec<Digest>) ->
     }
 }
 
-/// The whole's digests, joined from the ledger; `parts_missing` while there are holes.
-async fn joined(core: &Core, upload: &Upload) -> Result<ContentDigest> {
+/// The whole's digests, joined from the ledger, and what the storage is to make of it; `parts_missing` while there are holes.
+async fn joined(core: &Core, upload: &Upload) -> Result<(ContentDigest, Whole)> {
     let extents = core.catalog.extents(&upload.id).await?;
     let mut whole = Some(Piece::empty(0));
     for extent in &extents {
@@ -140,7 +141,10 @@ async fn joined(core: &Core, upload: &Upload) -> Result<ContentDigest> {
     }
     match whole {
         Some(whole) if upload.length() == Some(whole.len()) => {
-            whole.content().ok_or_else(|| Error::broken("a whole that does not begin at 0"))
+            let content = whole.content().ok_or_else(|| Error::broken("a whole that does not begin at 0"))?;
+            let receipts = extents.into_iter().map(|extent| extent.receipt).collect();
+            let whole = Whole { size: whole.len(), crc32: Some(content.crc32), receipts };
+            Ok((content, whole))
         }
         _ => Err(match upload.shape {
             Shape::Parts(plan) => holes(plan, &extents),
@@ -159,37 +163,41 @@ fn holes(plan: PartPlan, extents: &[StoredExtent]) -> Error {
 }
 
 /// Joins the digests and compares them with those announced.
-async fn verify(core: &Core, upload: &Upload, expected: &[Digest]) -> Result<ContentDigest> {
-    let mut content = joined(core, upload).await?;
+async fn verify(core: &Core, upload: &Upload, expected: &[Digest]) -> Result<(ContentDigest, Whole)> {
+    let (mut content, whole) = joined(core, upload).await?;
+    let stage = (upload.id, &whole);
     for digest in expected {
         match digest.algorithm() {
             Algorithm::Crc32 => digest.verify(&content.crc32.to_be_bytes())?,
             Algorithm::Blake3 => digest.verify(&content.blake3)?,
             Algorithm::Sha256 => {
-                let actual: [u8; 32] = read_through::<Sha256>(core, upload).await?.into();
+                let actual: [u8; 32] = read_through::<Sha256>(core, stage).await?.into();
                 digest.verify(&actual)?;
                 content.sha256 = Some(actual);
             }
-            Algorithm::Sha512 => digest.verify(&read_through::<Sha512>(core, upload).await?)?,
-            Algorithm::Sha1 => digest.verify(&read_through::<Sha1>(core, upload).await?)?,
-            Algorithm::Md5 => digest.verify(&read_through::<Md5>(core, upload).await?)?,
+            Algorithm::Sha512 => digest.verify(&read_through::<Sha512>(core, stage).await?)?,
+            Algorithm::Sha1 => digest.verify(&read_through::<Sha1>(core, stage).await?)?,
+            Algorithm::Md5 => digest.verify(&read_through::<Md5>(core, stage).await?)?,
         }
     }
     if upload.wants_sha256 && content.sha256.is_none() {
-        content.sha256 = Some(read_through::<Sha256>(core, upload).await?.into());
+        content.sha256 = Some(read_through::<Sha256>(core, stage).await?.into());
     }
-    Ok(content)
+    Ok((content, whole))
 }
 
 /// A digest that cannot be joined from parts costs one read of the whole; only who asks for one pays.
-async fn read_through<D: sha2::Digest>(core: &Core, upload: &Upload) -> Result<sha2::digest::Output<D>> {
+async fn read_through<D: sha2::Digest>(
+    core: &Core,
+    (stage, whole): (UploadId, &Whole),
+) -> Result<sha2::digest::Output<D>> {
     const STEP_BYTES: u64 = 1 << 20;
     let mut hasher = D::new();
-    let size = upload.length().unwrap_or(0);
+    let size = whole.size;
     let mut at = 0;
     while at < size {
         let len = STEP_BYTES.min(size - at);
-        let bytes = core.storage.read_stage(upload.id, at, len as usize).await?;
+        let bytes = core.storage.read_stage(stage, whole, at, len as usize).await?;
         hasher.update(&bytes);
         at += len;
     }
@@ -201,26 +209,26 @@ pub(crate) async fn roll_forward(core: &Arc<Core>, upload: Upload) -> Result<Com
     let UploadState::Finishing(blob) = upload.state else {
         return Err(Error::broken(format!("upload {} is not finishing", upload.id)));
     };
-    let digest = match upload.shape {
+    let whole = match upload.shape {
         Shape::Parts(_) | Shape::Append { .. } => Some(joined(core, &upload).await?),
         Shape::Joined { .. } => None,
     };
-    publish(core, upload, blob, digest).await
+    publish(core, upload, blob, whole).await
 }
 
-/// Gives the bytes their final names; `digest` is that of bytes of its own.
+/// Gives the bytes their final names; `whole` are bytes of its own.
 async fn publish_bytes(
     core: &Arc<Core>,
     upload: &Upload,
     id: BlobId,
-    digest: Option<ContentDigest>,
+    whole: Option<(ContentDigest, Whole)>,
 ) -> Result<Blob> {
-    match (digest, upload.length()) {
-        (Some(digest), Some(size)) => {
-            core.storage.publish(upload.id, id, size).await?;
-            Ok(Blob { id, size, digest, pieces: None })
+    match whole {
+        Some((digest, whole)) => {
+            core.storage.publish(upload.id, &whole).await?;
+            Ok(Blob { id, size: whole.size, digest, pieces: None })
         }
-        _ => join::publish(core, upload, id).await,
+        None => join::publish(core, upload, id).await,
     }
 }
 
@@ -228,11 +236,11 @@ async fn publish(
     core: &Arc<Core>,
     upload: Upload,
     blob: BlobId,
-    digest: Option<ContentDigest>,
+    whole: Option<(ContentDigest, Whole)>,
 ) -> Result<Committed> {
     let id = upload.id;
-    let label = kind(&upload);
-    let stored = match publish_bytes(core, &upload, blob, digest).await {
+    let (label, shape) = (kind(&upload), upload.shape);
+    let stored = match publish_bytes(core, &upload, blob, whole).await {
         Ok(stored) => stored,
         Err(error) => {
             if error.code() == Code::DataLost {
@@ -257,6 +265,17 @@ async fn publish(
             Ok(committed)
         }
         Err(error) if error.code().class() == Class::Fault => Err(error),
+        Err(error) if error.code() == Code::UploadNotFound => {
+            // Another node was faster, or it was deleted.
+            let finish = match shape {
+                Shape::Joined { .. } => core.catalog.begin_join(&id, blob, &[]).await,
+                Shape::Parts(_) | Shape::Append { .. } => core.catalog.begin_finish(&id, blob).await,
+            };
+            match finish {
+                Ok(Finish::Done(file, outcome)) => Ok(Committed { file: *file, outcome, orphan: None }),
+                Ok(Finish::Begun | Finish::Underway(_)) | Err(_) => Err(error),
+            }
+        }
         Err(error) => {
             // Refused for good, and the bytes are gone with it: there is nothing left to be completed.
             let partials = core.catalog.partials(&id).await?;

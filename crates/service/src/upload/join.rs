@@ -13,6 +13,7 @@ use carrack_domain::digest::{ContentDigest, join_crc32};
 use carrack_domain::file::{Blob, Pieces, Precondition};
 use carrack_domain::upload::{PARTIALS_MAX, Shape, Upload, UploadState};
 use carrack_domain::{BlobId, Code, Error, Grant, Result, UploadId};
+use carrack_storage::Whole;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,10 +70,8 @@ pub(super) async fn pieces(core: &Core, joined: UploadId) -> Result<Option<Vec<(
     if size > core.limits.file_size_max {
         return Err(super::receive::too_large(core.limits.file_size_max));
     }
-    let mut names = HashMap::new();
-    for partial in partials {
-        names.entry(partial.upload.id).or_insert_with(|| BlobId::generate(&*core.entropy));
-    }
+    let names: HashMap<UploadId, BlobId> =
+        partials.iter().map(|partial| (partial.upload.id, partial.upload.id.blob())).collect();
     Ok(Some(names.into_iter().collect()))
 }
 
@@ -89,7 +88,12 @@ pub(super) async fn publish(core: &Arc<Core>, joined: &Upload, id: BlobId) -> Re
         };
         let stored = partial.stored.as_ref();
         let len = stored.map_or(0, |extent| extent.piece.len());
-        stages.insert(partial.upload.id, (piece, len));
+        let whole = Whole {
+            size: len,
+            crc32: stored.map(|extent| extent.piece.crc32),
+            receipts: stored.map(|extent| extent.receipt.clone()).into_iter().collect(),
+        };
+        stages.insert(partial.upload.id, whole);
         size += len;
         if let Some(extent) = stored {
             crc32 = join_crc32(crc32, extent.piece.crc32, len);
@@ -97,12 +101,12 @@ pub(super) async fn publish(core: &Arc<Core>, joined: &Upload, id: BlobId) -> Re
             runs.push((piece, len));
         }
     }
-    let publishing = stages.into_iter().map(|(stage, (piece, len))| async move {
+    let publishing = stages.into_iter().map(|(stage, whole)| async move {
         // What is empty has no place in the blob.
-        if len == 0 {
+        if whole.size == 0 {
             core.storage.discard_stage(stage).await
         } else {
-            core.storage.publish(stage, piece, len).await
+            core.storage.publish(stage, &whole).await
         }
     });
     stream::iter(publishing).buffer_unordered(PUBLISHING_MAX).try_collect::<()>().await?;

@@ -19,6 +19,7 @@ mod session;
 mod told;
 mod watch;
 mod whole;
+pub mod writers;
 
 pub use append::{Append, Checksum, NewAppend, Progress, Report};
 pub use parts::{NewUpload, PartStored, UploadStatus};

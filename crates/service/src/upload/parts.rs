@@ -8,9 +8,10 @@ use crate::{Body, Core, metrics};
 use carrack_domain::access::{FileRef, UseUploads, WriteFile};
 use carrack_domain::digest::Digest;
 use carrack_domain::file::{Metadata, Precondition};
-use carrack_domain::upload::{PartPlan, Shape, StoredExtent, Upload, UploadState, ranges};
+use carrack_domain::upload::{PARTS_MAX, PartPlan, Shape, StoredExtent, Upload, UploadState, ranges};
 use carrack_domain::{BucketName, Code, Error, Grant, Result, Role, UploadId, access};
-use carrack_storage::Flush;
+use carrack_storage::{Before, Flush, Hand};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// The most uploads a listing shows.
@@ -61,7 +62,10 @@ impl Uploads {
     /// Begins an upload in parts: quota and disk space are taken now, so that they cannot run out half-way.
     pub async fn create(&self, grant: &Grant<WriteFile>, new: NewUpload) -> Result<Upload> {
         let core = &self.core;
-        let plan = PartPlan::new(new.size, new.part_size, core.limits.part_size)?;
+        let sizes = core.storage.part_sizes();
+        let wished =
+            new.part_size.map(|wished| if wished == 0 { 0 } else { fitting(wished, new.size, &sizes) });
+        let plan = PartPlan::new(new.size, wished, core.limits.part_size)?;
         let precondition = if new.only_create { Precondition::Absent } else { Precondition::None };
         core.admit(grant.principal().subject(), grant.resource(), Some(new.size), &precondition).await?;
         let upload = Upload {
@@ -201,6 +205,12 @@ impl Uploads {
     }
 }
 
+/// A part size near the wish that the storage takes as it is, if there is one for a file of `size` bytes.
+fn fitting(wished: u64, size: u64, sizes: &RangeInclusive<u64>) -> u64 {
+    let most = (*sizes.end()).max(size.div_ceil(PARTS_MAX));
+    wished.clamp(*sizes.start(), most.max(*sizes.start()))
+}
+
 /// The value of the label `kind` in the metrics.
 pub(super) fn kind(upload: &Upload) -> &'static str {
     match upload.shape {
@@ -247,18 +257,21 @@ impl Part {
 
     async fn store(self, body: &mut Body) -> Result<PartStored> {
         let hasher = SharedHasher::new(ExtentHasher::new(self.offset, &self.digests));
-        let mut writer =
-            self.core.storage.extent_writer(self.upload.id, self.offset, hasher.observer()).await?;
+        let (core, id) = (&self.core, self.upload.id);
+        let hand = Hand { writer: core.writer(id).await?, before: Before::default() };
+        let mut writer = core.storage.extent_writer(id, self.offset, hand, hasher.observer()).await?;
         let checked =
             async { receive(body, &mut *writer, Expected::Exactly(self.len), &self.claim.cancelled).await };
         if let Err(error) = checked.await {
-            writer.abandon().await;
+            if !writer.abandon().await {
+                core.writers.forget(id);
+            }
             return Err(error);
         }
-        writer.finish(Flush::Now).await?;
+        let receipt = writer.finish(Flush::Now).await.inspect_err(|_| core.writers.forget(id))?;
         let digests = hasher.finish(self.len)?;
         digests.verify(&self.digests)?;
-        let extent = StoredExtent { blake3: digests.blake3()?, piece: digests.piece };
+        let extent = StoredExtent { blake3: digests.blake3()?, piece: digests.piece, receipt };
         let expires_at = self.core.clock.now().after(self.core.limits.upload_ttl);
         self.core.catalog.record_extent(&self.upload.id, &extent, expires_at).await?;
         super::watch::hint(&self.core, &self.upload).await;

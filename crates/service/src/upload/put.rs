@@ -11,8 +11,8 @@ use carrack_domain::digest::{Algorithm, ContentDigest, Digest};
 use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, File, Metadata, Precondition};
 use carrack_domain::upload::Target;
-use carrack_domain::{BlobId, Code, Error, Grant, Result, UploadId};
-use carrack_storage::{Flush, Room, StageKind};
+use carrack_domain::{Code, Error, Grant, Result, UploadId};
+use carrack_storage::{Flush, Hand, Room, StageKind, Whole};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -141,10 +141,10 @@ async fn stage(core: &Arc<Core>, put: &Put, expected: Expected, body: &mut Body)
     let stage = UploadId::generate(&*core.entropy);
     core.storage.create_stage(stage, put.length, StageKind::Request).await?;
     let stored = async {
-        let (size, digest) = fill(core, stage, put, expected, body).await?;
+        let (digest, whole) = fill(core, stage, put, expected, body).await?;
         let started = Instant::now();
-        let blob = Blob { id: BlobId::generate(&*core.entropy), size, digest, pieces: None };
-        core.storage.publish(stage, blob.id, size).await?;
+        let blob = Blob { id: stage.blob(), size: whole.size, digest, pieces: None };
+        core.storage.publish(stage, &whole).await?;
         ::metrics::histogram!(metrics::COMPLETE_DURATION, "stage" => "publish")
             .record(started.elapsed().as_secs_f64());
         Ok(blob)
@@ -164,9 +164,9 @@ async fn fill(
     put: &Put,
     expected: Expected,
     body: &mut Body,
-) -> Result<(u64, ContentDigest)> {
+) -> Result<(ContentDigest, Whole)> {
     let hasher = SharedHasher::new(ExtentHasher::for_joining(0, &put.algorithms()));
-    let mut writer = core.storage.extent_writer(stage, 0, hasher.observer()).await?;
+    let mut writer = core.storage.extent_writer(stage, 0, Hand::default(), hasher.observer()).await?;
     // Nobody else can write to a stage that only this request knows: there is nothing to be cancelled by.
     let size = match receive(body, &mut *writer, expected, &CancellationToken::new()).await {
         Ok(size) => size,
@@ -175,10 +175,11 @@ async fn fill(
             return Err(error);
         }
     };
-    writer.finish(Flush::AtPublish).await?;
+    let receipts = vec![writer.finish(Flush::AtPublish).await?];
     let digests = hasher.finish(size)?;
     digests.verify(&put.digests)?;
-    Ok((size, digests.content()?))
+    let digest = digests.content()?;
+    Ok((digest, Whole { size, crc32: Some(digest.crc32), receipts }))
 }
 
 async fn commit(
@@ -203,6 +204,7 @@ async fn commit(
 /// Makes the blob of a file visible. When that is refused for good, a published one goes.
 pub(super) async fn publish_record(core: &Core, new: NewFile) -> Result<Committed> {
     let runs = if new.content.is_none() { new.blob.stored() } else { Vec::new() };
+    let is_session = matches!(new.origin, Origin::Session(_));
     let started = Instant::now();
     let committed = core.facts.commit_file(new).await;
     ::metrics::histogram!(metrics::COMPLETE_DURATION, "stage" => "record")
@@ -212,7 +214,10 @@ pub(super) async fn publish_record(core: &Core, new: NewFile) -> Result<Committe
         Err(error) => {
             // After a failure of the catalog itself the record may exist after all: its bytes stay, and are swept
             // later if it does not.
-            if error.code().class() != Class::Fault {
+            // An upload that is not being completed any more was completed by another node just now, or deleted: the bytes
+            // may be a file's.
+            let is_over = is_session && error.code() == Code::UploadNotFound;
+            if error.code().class() != Class::Fault && !is_over {
                 for (run, _) in runs {
                     if let Err(error) = core.storage.delete(run).await {
                         tracing::warn!(blob = %run, error = error.chain(), "bytes without a record are left to the sweep");

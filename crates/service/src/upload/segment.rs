@@ -3,11 +3,13 @@
 use super::claims::{Claim, superseded};
 use super::digests::{ExtentHasher, SharedHasher};
 use super::receive::{InProgress, next, while_settling};
+use crate::upload::writers::Writers;
 use crate::{Body, Core, metrics};
 use bytes::Bytes;
 use carrack_domain::digest::{Algorithm, Piece};
+use carrack_domain::upload::Receipt;
 use carrack_domain::{Code, Error, Result, UploadId};
-use carrack_storage::{ExtentWriter, Flush};
+use carrack_storage::{ExtentWriter, Flush, Hand};
 use futures_util::StreamExt;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -24,7 +26,7 @@ pub(super) struct Bounds {
     pub(super) offset: u64,
     /// Bytes that the upload may still take; more is `length_exceeded`.
     pub(super) room: u64,
-    /// It ends after about so many bytes, or so long after its first byte; `None`: only with the body.
+    /// It ends after so many bytes, or so long after its first byte; `None`: only with the body.
     pub(super) checkpoint: Option<(u64, Duration)>,
 }
 
@@ -40,10 +42,13 @@ pub(super) enum Ended {
 
 /// Bytes that were handed to a writer and are not acknowledged yet.
 pub(super) struct Segment {
+    stage: UploadId,
     writer: Box<dyn ExtentWriter>,
     hasher: SharedHasher,
     pub(super) bytes: u64,
     pub(super) ended: Ended,
+    /// What came beyond the checkpoint: the next segment begins with it.
+    pub(super) rest: Bytes,
 }
 
 impl Segment {
@@ -53,15 +58,17 @@ impl Segment {
         core: &Core,
         stage: UploadId,
         bounds: Bounds,
+        hand: Hand,
         algorithms: &[Algorithm],
-        body: &mut Body,
+        (first, body): (Bytes, &mut Body),
         claim: &Claim,
     ) -> Result<Segment> {
         let hasher = SharedHasher::new(ExtentHasher::for_joining(bounds.offset, algorithms));
-        let mut writer = core.storage.extent_writer(stage, bounds.offset, hasher.observer()).await?;
-        match fill(&mut *writer, bounds, body, claim).await {
-            Ok((bytes, ended)) => Ok(Segment { writer, hasher, bytes, ended }),
+        let mut writer = core.storage.extent_writer(stage, bounds.offset, hand, hasher.observer()).await?;
+        match fill(&mut *writer, bounds, (first, body), claim).await {
+            Ok((bytes, ended, rest)) => Ok(Segment { stage, writer, hasher, bytes, ended, rest }),
             Err(error) => {
+                core.writers.forget(stage);
                 writer.abandon().await;
                 Err(error)
             }
@@ -71,43 +78,58 @@ impl Segment {
     /// Makes the bytes as durable as configured; what the ledger is to know of them, once `check` agrees.
     pub(super) async fn seal(
         self,
+        writers: &Writers,
         check: impl FnOnce(&super::digests::ExtentDigests) -> Result<()>,
-    ) -> Result<Piece> {
-        self.writer.finish(Flush::Now).await?;
+    ) -> Result<(Piece, Receipt)> {
+        let receipt = self.writer.finish(Flush::Now).await.inspect_err(|_| writers.forget(self.stage))?;
         let digests = self.hasher.finish(self.bytes)?;
         check(&digests)?;
-        Ok(digests.piece)
+        Ok((digests.piece, receipt))
     }
 
     /// Waits until nothing is being written any more; the bytes are given up.
-    pub(super) async fn abandon(self) {
-        self.writer.abandon().await;
+    pub(super) async fn abandon(self, writers: &Writers) {
+        if !self.writer.abandon().await {
+            writers.forget(self.stage);
+        }
     }
 }
 
 async fn fill(
     writer: &mut dyn ExtentWriter,
     bounds: Bounds,
-    body: &mut Body,
+    (first, body): (Bytes, &mut Body),
     claim: &Claim,
-) -> Result<(u64, Ended)> {
+) -> Result<(u64, Ended, Bytes)> {
     let _counted = InProgress::begin();
     let mut bytes = 0;
     let mut due: Option<Instant> = None;
     let mut last_call: Option<Instant> = None;
+    let mut first = Some(first).filter(|first| !first.is_empty());
+    let mut rest = Bytes::new();
     let ended = loop {
-        let arrived = match while_settling(writer, wait(body, due, claim, &mut last_call)).await? {
+        let waited = match first.take() {
+            Some(first) => Waited::Arrived(Some(Ok(first))),
+            None => while_settling(writer, wait(body, due, claim, &mut last_call)).await?,
+        };
+        let arrived = match waited {
             Waited::Arrived(arrived) => arrived,
             Waited::Due => break Ended::Checkpoint,
             Waited::Displaced(error) => break Ended::Failed(error),
         };
-        let arrived: Bytes = match arrived {
+        let mut arrived: Bytes = match arrived {
             None => break Ended::Body,
             Some(Err(error)) => break Ended::Failed(error),
             Some(Ok(arrived)) => arrived,
         };
         if bytes + arrived.len() as u64 > bounds.room {
             break Ended::Failed(length_exceeded(bounds.offset + bounds.room));
+        }
+        // Exactly: where one ends is where storage that keeps parts begins a new one.
+        if let Some((most, _)) = bounds.checkpoint
+            && bytes + arrived.len() as u64 > most
+        {
+            rest = arrived.split_off((most - bytes) as usize);
         }
         bytes += arrived.len() as u64;
         ::metrics::counter!(metrics::UPLOAD_BYTES).increment(arrived.len() as u64);
@@ -117,7 +139,7 @@ async fn fill(
             break Ended::Checkpoint;
         }
     };
-    Ok((bytes, ended))
+    Ok((bytes, ended, rest))
 }
 
 enum Waited {

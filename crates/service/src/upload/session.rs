@@ -9,6 +9,7 @@ use carrack_domain::file::{Metadata, Precondition};
 use carrack_domain::upload::{Echo, Shape, Target, Upload, UploadState};
 use carrack_domain::{Grant, Result, UploadId};
 use carrack_storage::StageKind;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 impl Uploads {
@@ -48,11 +49,18 @@ impl Uploads {
 impl Core {
     /// Takes space and quota, and records the upload: the stage first, as bytes without a record are swept.
     pub(super) async fn open_session(&self, upload: &Upload) -> Result<()> {
-        self.storage.create_stage(upload.id, upload.length(), StageKind::Session).await?;
+        let kind = match upload.shape {
+            Shape::Parts(plan) => {
+                NonZeroU64::new(plan.part_size()).map_or(StageKind::Session, StageKind::Parts)
+            }
+            Shape::Append { .. } | Shape::Joined { .. } => StageKind::Session,
+        };
+        self.storage.create_stage(upload.id, upload.length(), kind).await?;
         if let Err(error) = self.catalog.create_upload(upload).await {
             self.storage.discard_stage(upload.id).await?;
             return Err(error);
         }
+        self.writers.begin(upload.id);
         Ok(())
     }
 

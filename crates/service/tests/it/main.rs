@@ -112,6 +112,7 @@ impl Rooms {
         let entropy = Arc::new(Counting(AtomicU64::new(random)));
         let coherence = Arc::new(Coherence::new(state.clone(), &*entropy));
         let core = Core {
+            writers: carrack_service::upload::writers::Writers::default(),
             facts: Facts::new(catalog.clone(), coherence.clone()),
             coherence,
             events: None,

@@ -10,7 +10,9 @@ mod read;
 mod sync;
 mod write;
 
-use crate::{Durability, ExtentWriter, Form, Observer, Reader, Room, StageKind, Storage, metrics};
+use crate::{
+    Durability, ExtentWriter, Form, Hand, Observer, Reader, Room, StageKind, Storage, Whole, metrics,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use carrack_domain::id::hex;
@@ -200,7 +202,7 @@ impl Inner {
             .open(&path)
             .map_err(|e| failure("create_stage", e))?;
         let prepared = self.reserve(&file, size).and_then(|()| match (kind, self.durability) {
-            (StageKind::Session, Durability::Power) => {
+            (StageKind::Session | StageKind::Parts(_), Durability::Power) => {
                 self.syncs.names("create_stage", [Folder::Staging, Folder::Staging])
             }
             (StageKind::Request, _) | (_, Durability::Process) => Ok(()),
@@ -226,7 +228,8 @@ impl Inner {
         }
     }
 
-    fn publish(&self, stage: UploadId, blob: BlobId, size: u64) -> Result<()> {
+    fn publish(&self, stage: UploadId, size: u64) -> Result<()> {
+        let blob = stage.blob();
         self.check_poison(stage)?;
         let from = self.stage_path(stage);
         let file = match File::options().write(true).open(&from) {
@@ -243,11 +246,12 @@ impl Inner {
             // Left by a request whose bytes were never recorded.
             file.set_len(size).map_err(|e| failure("cut_stage", e))?;
         }
-        self.name(&file, stage, blob, size)
+        self.name(&file, stage, size)
     }
 
     /// Syncs a stage of `size` bytes and gives it the blob's name, durably.
-    fn name(&self, file: &File, stage: UploadId, blob: BlobId, size: u64) -> Result<()> {
+    fn name(&self, file: &File, stage: UploadId, size: u64) -> Result<()> {
+        let blob = stage.blob();
         let (from, to) = (self.stage_path(stage), self.blob_path(blob));
         if self.durability == Durability::Power
             && let Err(error) = self.syncs.file("publish", file, size)
@@ -263,7 +267,7 @@ impl Inner {
         Ok(())
     }
 
-    fn store(&self, stage: UploadId, blob: BlobId, bytes: &[u8]) -> Result<()> {
+    fn store(&self, stage: UploadId, bytes: &[u8]) -> Result<()> {
         let size = bytes.len() as u64;
         let _pledge = self.pledge(size)?;
         let path = self.stage_path(stage);
@@ -273,7 +277,7 @@ impl Inner {
             .open(path)
             .map_err(|e| failure("create_stage", e))?;
         let written = file.write_all_at(bytes, 0).map_err(|e| failure("write_extent", e));
-        let stored = written.and_then(|()| self.name(&file, stage, blob, size));
+        let stored = written.and_then(|()| self.name(&file, stage, size));
         if stored.is_err()
             && let Err(error) = self.discard(stage)
         {
@@ -331,25 +335,27 @@ impl Storage for LocalStore {
         &self,
         stage: UploadId,
         offset: u64,
+        _hand: Hand,
         observer: Observer,
     ) -> Result<Box<dyn ExtentWriter>> {
         let inner = self.0.clone();
         self.blocking("open_stage", move |_| write::LocalWriter::open(inner, stage, offset, observer)).await
     }
 
-    async fn publish(&self, stage: UploadId, blob: BlobId, size: u64) -> Result<()> {
-        self.blocking("publish", move |inner| inner.publish(stage, blob, size)).await
+    async fn publish(&self, stage: UploadId, whole: &Whole) -> Result<()> {
+        let size = whole.size;
+        self.blocking("publish", move |inner| inner.publish(stage, size)).await
     }
 
     fn admit(&self, bytes: u64) -> Result<Room> {
         Ok(Box::new(self.0.pledge(bytes)?))
     }
 
-    async fn store(&self, stage: UploadId, blob: BlobId, bytes: Bytes) -> Result<()> {
-        self.blocking("store", move |inner| inner.store(stage, blob, &bytes)).await
+    async fn store(&self, stage: UploadId, bytes: Bytes) -> Result<()> {
+        self.blocking("store", move |inner| inner.store(stage, &bytes)).await
     }
 
-    async fn read_stage(&self, stage: UploadId, offset: u64, len: usize) -> Result<Bytes> {
+    async fn read_stage(&self, stage: UploadId, _whole: &Whole, offset: u64, len: usize) -> Result<Bytes> {
         self.blocking("read_stage", move |inner| {
             let file = File::open(inner.stage_path(stage)).map_err(|e| failure("open_stage", e))?;
             let mut buffer = vec![0; len];
@@ -386,12 +392,8 @@ impl Storage for LocalStore {
         Box::new(read::LocalReader::new(self.clone(), form))
     }
 
-    async fn stages(&self) -> Result<Vec<UploadId>> {
-        self.blocking("list", |inner| {
-            let stages = inner.names(&inner.folder.join("staging"), UploadId::parse)?;
-            Ok(stages.into_iter().map(|(id, _)| id).collect())
-        })
-        .await
+    async fn stages(&self) -> Result<Vec<(UploadId, u64)>> {
+        self.blocking("list", |inner| inner.names(&inner.folder.join("staging"), UploadId::parse)).await
     }
 
     async fn blobs(&self, shard: u8) -> Result<Vec<(BlobId, u64)>> {

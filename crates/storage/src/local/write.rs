@@ -6,6 +6,7 @@ use super::{Inner, direct, failure, lost};
 use crate::{Durability, ExtentWriter, Flush, Observer};
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
+use carrack_domain::upload::Receipt;
 use carrack_domain::{Error, Result, UploadId};
 use std::fs::File;
 use std::io;
@@ -143,7 +144,7 @@ impl ExtentWriter for LocalWriter {
         self.written().await
     }
 
-    async fn finish(mut self: Box<Self>, flush: Flush) -> Result<()> {
+    async fn finish(mut self: Box<Self>, flush: Flush) -> Result<Receipt> {
         self.written().await?;
         if !self.rest.is_empty() {
             let run = self.run().await?;
@@ -152,7 +153,7 @@ impl ExtentWriter for LocalWriter {
         }
         let State::Idle(sink) = self.state else { return Err(Error::broken("an extent was not written")) };
         if flush == Flush::AtPublish || sink.inner.durability == Durability::Process {
-            return Ok(());
+            return Ok(Receipt::new());
         }
         let synced = tokio::task::spawn_blocking(move || {
             let result = sink.inner.syncs.data("sync_extent", &sink.cached, sink.cached_bytes);
@@ -161,14 +162,16 @@ impl ExtentWriter for LocalWriter {
             }
             result
         });
-        synced.await.unwrap_or_else(|error| Err(Error::internal("sync task", error)))
+        synced.await.unwrap_or_else(|error| Err(Error::internal("sync task", error)))?;
+        Ok(Receipt::new())
     }
 
-    async fn abandon(mut self: Box<Self>) {
+    async fn abandon(mut self: Box<Self>) -> bool {
         // Only that it has ended matters: the extent is not acknowledged either way.
         if let Err(error) = self.collect().await {
             tracing::debug!(error = error.chain(), "an abandoned extent had failed before");
         }
+        true
     }
 }
 

@@ -1,5 +1,7 @@
 //! The local store through its trait, and what only a local disk can do.
 
+mod s3;
+
 use carrack_domain::{Code, Entropy, UploadId};
 use carrack_storage::{Durability, LocalOptions, LocalStore, StageKind, Storage, conformance};
 use std::os::unix::fs::PermissionsExt;

@@ -2,5 +2,7 @@
 
 mod consul;
 mod events;
+mod liar;
 mod proxies;
+mod s3;
 mod state;
