@@ -6,5 +6,7 @@
 //! killed, frozen and started again, which is how their failing is tried.
 
 mod engine;
+mod postgres;
 
 pub use engine::{Engine, EngineError, Spec, free_port, program};
+pub use postgres::Postgres;
