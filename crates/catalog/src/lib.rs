@@ -10,6 +10,7 @@
 
 mod archives;
 pub mod audit;
+mod common;
 pub mod conformance;
 pub mod metrics;
 mod sqlite;

@@ -4,9 +4,9 @@ use super::buckets;
 use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
 use super::uploads::{self, OPEN, finished, not_found};
+use crate::common::uploads::{end_of, offset_mismatch};
 use crate::{Announced, Taken};
 use carrack_domain::digest::Piece;
-use carrack_domain::error::Fact;
 use carrack_domain::upload::{Shape, StoredExtent, UploadState};
 use carrack_domain::{BucketName, Code, Error, Timestamp, UploadId};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -60,10 +60,6 @@ fn announce(connection: &Connection, id: &UploadId, bucket: &BucketName, said: S
         }
     };
     Err(Error::new(Code::LengthMismatch, problem).into())
-}
-
-fn end_of(line: Option<&StoredExtent>) -> u64 {
-    line.map_or(0, |line| line.piece.fragment.end())
 }
 
 /// The row of an upload as far as an append asks for it.
@@ -141,7 +137,3 @@ fn grow(connection: &Connection, id: &UploadId, bucket: &str, bytes: u64) -> Don
     Ok(())
 }
 
-fn offset_mismatch(offset: u64, given: u64) -> Error {
-    let detail = format!("The upload has {offset} bytes, these begin at {given}: go on at {offset}.");
-    Error::new(Code::OffsetMismatch, detail).with_fact(Fact::Offset { expected: offset, given })
-}

@@ -20,7 +20,6 @@ mod open;
 mod owners;
 mod queue;
 mod readers;
-mod recorded;
 mod rows;
 mod tokens;
 mod uploads;
@@ -51,7 +50,7 @@ use error::Done;
 pub use error::OpenError;
 use queue::Queue;
 use readers::Readers;
-use recorded::{bucket_put, file_put, link_create, of_bytes, of_token, upload_create};
+use crate::common::recorded::{bucket_put, file_put, link_create, of_bytes, of_token, upload_create};
 use rusqlite::Connection;
 use std::future::Future;
 use std::path::PathBuf;
@@ -89,7 +88,7 @@ impl SqliteCatalog {
     /// 2 s: after an unclean stop it checks the database when that is small enough.
     pub fn open(options: SqliteOptions) -> Result<SqliteCatalog, OpenError> {
         let connection = open::writer(&options.path)?;
-        let journal = audit::Journal::open(&connection, options.audit)
+        let journal = audit::journal(&connection, options.audit)
             .map_err(|error| OpenError::Damaged { path: options.path.clone(), reason: error.chain() })?;
         let readers = Readers::open(&options.path, options.readers)?;
         let queue = Queue::new(options.queue);
@@ -568,7 +567,7 @@ impl AuditCatalog for SqliteCatalog {
         let packed = tokio::task::spawn_blocking(move || audit::pack(&lines))
             .await
             .map_err(|error| Error::internal("append_audit", error))??;
-        self.queue("append_audit", move |c, journal| Ok(journal.append(c, &packed)?)).await
+        self.queue("append_audit", move |c, journal| Ok(audit::append(c, journal, &packed)?)).await
     }
 
     async fn audit_head(&self) -> Result<Head> {
