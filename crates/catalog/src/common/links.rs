@@ -49,3 +49,11 @@ pub(crate) fn target_of(text: &str) -> Result<Target> {
 pub(crate) fn covered_text(claim: &LinkClaim) -> Result<String> {
     serde_json::to_string(&claim.covered).map_err(|error| Error::internal("write a claim", error))
 }
+
+pub(crate) fn not_found() -> Error {
+    Error::new(Code::LinkNotFound, "There is no such link (any more).")
+}
+
+pub(crate) fn gone() -> Error {
+    Error::new(Code::LinkUsed, "This use of the link is over.")
+}

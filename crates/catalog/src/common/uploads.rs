@@ -2,7 +2,7 @@
 
 use carrack_domain::error::Fact;
 use carrack_domain::upload::{Shape, StoredExtent, Upload};
-use carrack_domain::{Code, Error, UploadId};
+use carrack_domain::{Code, Error, Result, UploadId};
 
 /// Values of the column `state`.
 pub(crate) const OPEN: i64 = 0;
@@ -43,4 +43,53 @@ pub(crate) fn offset_mismatch(offset: u64, given: u64) -> Error {
 
 pub(crate) fn end_of(line: Option<&StoredExtent>) -> u64 {
     line.map_or(0, |line| line.piece.fragment.end())
+}
+
+pub(crate) fn being_completed() -> Error {
+    Error::new(Code::UploadFinished, "The upload is being completed and cannot be deleted now.")
+}
+
+pub(crate) fn superseded() -> Error {
+    let detail = "A newer request took the upload over. Ask for its offset, and go on from there.";
+    Error::new(Code::Superseded, detail)
+}
+
+pub(crate) fn length_exceeded() -> Error {
+    Error::new(Code::LengthExceeded, "These bytes go beyond the announced length of the upload.")
+}
+
+pub(crate) fn no_appends() -> Error {
+    let detail = "This upload takes no bytes in order: it comes in numbered parts, or joins others.";
+    Error::new(Code::UploadShape, detail)
+}
+
+/// `length_mismatch` when the length that a client says of an upload of `offset` bytes cannot be.
+pub(crate) fn contradicted(known: Option<u64>, length: u64, offset: u64) -> Result<()> {
+    let problem = match known {
+        Some(known) if known == length => return Ok(()),
+        Some(known) => format!("The upload's length is {known} bytes and cannot become {length}."),
+        None if length < offset => {
+            format!("The upload has {offset} bytes already and cannot end after {length}.")
+        }
+        None => return Ok(()),
+    };
+    Err(Error::new(Code::LengthMismatch, problem))
+}
+
+/// `invalid_concatenation` unless this partial upload, as it was found, can be joined by `upload`.
+pub(crate) fn not_joinable(
+    upload: &Upload,
+    partial: &UploadId,
+    found: Option<&Upload>,
+    joined: bool,
+) -> Result<()> {
+    // Somebody else's does not exist.
+    let why = match found.filter(|found| found.owner == upload.owner) {
+        None => "there is no such upload, or it was joined before",
+        Some(found) if !found.is_partial() => "it was not created as a partial one",
+        Some(_) if joined => "another upload joins it already",
+        Some(_) => return Ok(()),
+    };
+    let detail = format!("The upload {partial} cannot be joined: {why}.");
+    Err(Error::new(Code::InvalidConcatenation, detail))
 }

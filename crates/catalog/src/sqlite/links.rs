@@ -2,10 +2,10 @@
 
 use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
-use crate::common::links::{covered_text, refusal, target_of, target_text};
+use crate::common::links::{covered_text, gone, not_found, refusal, target_of, target_text};
 use carrack_domain::link::{Link, LinkClaim};
 use carrack_domain::policy::AddressRange;
-use carrack_domain::{ClaimId, Code, Error, LinkId, Role, Timestamp};
+use carrack_domain::{ClaimId, LinkId, Role, Timestamp};
 use rusqlite::{Connection, Row, params};
 use std::num::NonZeroU64;
 
@@ -43,7 +43,7 @@ pub(super) fn get(connection: &Connection, id: &LinkId) -> Done<Link> {
     let mut found = statement.query([id.as_bytes()])?;
     match found.next()? {
         Some(row) => link(row),
-        None => Err(Error::new(Code::LinkNotFound, "There is no such link (any more).").into()),
+        None => Err(not_found().into()),
     }
 }
 
@@ -106,7 +106,7 @@ pub(super) fn claim(connection: &Connection, link: &LinkId, id: &ClaimId) -> Don
     let mut found = statement.query(params![id.as_bytes(), link.as_bytes()])?;
     match found.next()? {
         Some(row) => one_claim(row),
-        None => Err(Error::new(Code::LinkUsed, "This use of the link is over.").into()),
+        None => Err(gone().into()),
     }
 }
 

@@ -37,27 +37,25 @@ use carrack_domain::access::FileRef;
 use carrack_domain::audit::chain::Head;
 use carrack_domain::audit::{Change, Lines};
 use carrack_domain::digest::Piece;
-use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
 use carrack_domain::link::{Link, LinkClaim};
 use carrack_domain::token::{Denial, Token};
 use carrack_domain::upload::{StoredExtent, Upload};
 use carrack_domain::{
-    BlobId, BucketName, ClaimId, Clock, Code, Error, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId,
+    BlobId, BucketName, ClaimId, Clock, Error, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId,
     UploadId,
 };
 use error::Done;
 pub use error::OpenError;
 use queue::Queue;
 use readers::Readers;
+use crate::common::measured;
 use crate::common::recorded::{bucket_put, file_put, link_create, of_bytes, of_token, upload_create};
 use rusqlite::Connection;
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// How to open a [`SqliteCatalog`].
@@ -172,20 +170,6 @@ impl SqliteCatalog {
     ) -> Result<T> {
         measured(operation, self.readers.long(operation, read)).await
     }
-}
-
-async fn measured<T>(operation: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let begun = Instant::now();
-    let result = work.await;
-    metrics::histogram!("carrack_catalog_operation_duration_seconds", "op" => operation)
-        .record(begun.elapsed().as_secs_f64());
-    if let Err(error) = &result
-        && (error.code().class() == Class::Fault
-            || matches!(error.code(), Code::StorageFull | Code::Overloaded))
-    {
-        metrics::counter!("carrack_catalog_errors_total", "op" => operation).increment(1);
-    }
-    result
 }
 
 /// Best effort: what was accepted is written, but the catalog counts as not closed in order.

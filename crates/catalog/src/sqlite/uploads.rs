@@ -4,7 +4,7 @@ use super::buckets;
 use super::error::Done;
 use super::rows::{self, damaged, signed};
 pub(super) use crate::common::uploads::{FINISHING, OPEN, Reservation, finished, not_found, parts_missing};
-use crate::common::uploads::reserved;
+use crate::common::uploads::{being_completed, reserved};
 use crate::common::values;
 use crate::{Finish, Outcome};
 use carrack_domain::file::File;
@@ -306,10 +306,7 @@ pub(super) fn delete(connection: &Connection, id: &UploadId) -> Done<()> {
     let (state, size, bucket): (i64, i64, String) = found.ok_or_else(|| not_found(id))?;
     match state {
         OPEN => buckets::reserve(connection, &bucket, -size)?,
-        FINISHING => {
-            let detail = "The upload is being completed and cannot be deleted now.";
-            return Err(Error::new(Code::UploadFinished, detail).into());
-        }
+        FINISHING => return Err(being_completed().into()),
         _ => {}
     }
     connection.prepare_cached("DELETE FROM upload WHERE id = ?1")?.execute([id.as_bytes()])?;
