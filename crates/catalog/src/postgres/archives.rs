@@ -13,6 +13,7 @@ use crate::common::values::signed;
 use carrack_domain::archive::{Archive, Content};
 use carrack_domain::job::{JobWish, Progress};
 use carrack_domain::{ArchiveId, BlobId, Timestamp};
+use std::collections::HashSet;
 use tokio_postgres::Row;
 
 /// Columns of [`archive()`].
@@ -47,20 +48,26 @@ pub(super) async fn hold(session: &Session, id: &ArchiveId, blobs: &[BlobId]) ->
 
 /// Whether any archive holds the blob.
 pub(super) async fn is_held(session: &Session, blob: &BlobId) -> Done<bool> {
-    let blob = bytes(blob.as_bytes());
-    if session.row("SELECT 1 FROM hold WHERE blob_id = $1 LIMIT 1", params![blob]).await?.is_some() {
-        return Ok(true);
-    }
-    // Of each large archive the one run that may name it.
-    let sql = "SELECT run.ids FROM archive CROSS JOIN LATERAL (SELECT ids FROM hold_run \
-         WHERE archive_id = archive.id AND first <= $1 ORDER BY first DESC LIMIT 1) AS run WHERE large";
-    for row in session.rows(sql, params![blob]).await? {
-        let ids = get::<&[u8]>(&row, 0)?.as_chunks::<16>().0;
-        if ids.binary_search_by(|id| id[..].cmp(blob)).is_ok() {
-            return Ok(true);
+    Ok(!held(session, &[*blob]).await?.is_empty())
+}
+
+/// Those of these blobs that an archive holds.
+pub(super) async fn held(session: &Session, blobs: &[BlobId]) -> Done<HashSet<BlobId>> {
+    let wanted: Vec<&[u8]> = blobs.iter().map(|blob| bytes(blob.as_bytes())).collect();
+    let sql = "SELECT blob_id FROM hold WHERE blob_id = ANY ($1)";
+    let found = session.rows(sql, params![wanted]).await?;
+    let mut held = found.iter().map(|row| blob_id(row, 0)).collect::<Done<HashSet<_>>>()?;
+    // Of each large archive the one run that may name a blob.
+    let sql = "SELECT blob, run.ids FROM archive CROSS JOIN unnest($1::bytea[]) AS blob \
+         CROSS JOIN LATERAL (SELECT ids FROM hold_run WHERE archive_id = archive.id AND first <= blob \
+         ORDER BY first DESC LIMIT 1) AS run WHERE large";
+    for row in session.rows(sql, params![wanted]).await? {
+        let blob = blob_id(&row, 0)?;
+        if get::<&[u8]>(&row, 1)?.as_chunks::<16>().0.binary_search(blob.as_bytes()).is_ok() {
+            held.insert(blob);
         }
     }
-    Ok(false)
+    Ok(held)
 }
 
 /// The archive holds nothing any more.

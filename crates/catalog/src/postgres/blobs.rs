@@ -10,7 +10,7 @@ use bytes::Bytes;
 use carrack_domain::digest::ContentDigest;
 use carrack_domain::file::Blob;
 use carrack_domain::{BlobId, Error};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Counts one more file that points at the blob, and records the blob when it is new. Returns it with all that is
 /// known of it. A blob that nothing points at any more is not taken back: its bytes may be going this moment.
@@ -108,17 +108,15 @@ pub(super) async fn unreferenced(session: &Session, skip: &[BlobId], limit: usiz
     let (mut ids, mut after) = (Vec::new(), Vec::new());
     while ids.len() < limit {
         let found = session.rows(sql, params![after, skip, count(STEP)]).await?;
-        for row in &found {
-            let id = rows::blob_id(row, 0)?;
-            if ids.len() < limit && !archives::is_held(session, &id).await? {
-                ids.push(id);
-            }
-            after = id.as_bytes().to_vec();
-        }
-        if found.len() < STEP {
-            break;
+        let found = found.iter().map(|row| rows::blob_id(row, 0)).collect::<Done<Vec<_>>>()?;
+        let held = archives::held(session, &found).await?;
+        ids.extend(found.iter().filter(|id| !held.contains(id)));
+        match found.last() {
+            Some(last) if found.len() == STEP => after = last.as_bytes().to_vec(),
+            _ => break,
         }
     }
+    ids.truncate(limit);
     Ok(ids)
 }
 
@@ -126,6 +124,17 @@ pub(super) async fn forget(session: &Session, id: &BlobId) -> Done<()> {
     let sql = "DELETE FROM blob WHERE id = $1 AND file_count = 0";
     session.execute(sql, params![bytes(id.as_bytes())]).await?;
     Ok(())
+}
+
+pub(super) async fn forget_contents(session: &Session, ids: &[BlobId]) -> Done<Vec<BlobId>> {
+    let held = archives::held(session, ids).await?;
+    let free: Vec<&[u8]> =
+        ids.iter().filter(|id| !held.contains(id)).map(|id| bytes(id.as_bytes())).collect();
+    let sql = "DELETE FROM blob WHERE id = ANY ($1) AND file_count = 0 \
+         AND EXISTS (SELECT 1 FROM content WHERE blob_id = blob.id) RETURNING id";
+    let gone = session.rows(sql, params![free]).await?;
+    let gone = gone.iter().map(|row| rows::blob_id(row, 0)).collect::<Done<HashSet<_>>>()?;
+    Ok(ids.iter().filter(|id| !gone.contains(id)).copied().collect())
 }
 
 pub(super) async fn referenced(session: &Session, after: Option<BlobId>, limit: usize) -> Done<Vec<Blob>> {

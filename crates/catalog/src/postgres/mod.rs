@@ -464,6 +464,13 @@ impl Catalog for PostgresCatalog {
         self.write("forget_blob", *blob, |blob, turn| Box::pin(blobs::forget(turn.session, blob))).await
     }
 
+    async fn forget_contents(&self, blobs: &[BlobId]) -> Result<Vec<BlobId>> {
+        self.write("forget_contents", blobs.to_vec(), |blobs, turn| {
+            Box::pin(blobs::forget_contents(turn.session, blobs))
+        })
+        .await
+    }
+
     async fn contents(&self, blobs: &[BlobId]) -> Result<Vec<Option<Bytes>>> {
         read!(self, "contents", |c| blobs::contents(c, blobs))
     }
