@@ -30,7 +30,7 @@ use carrack_domain::{
 
 pub use archives::{ArchiveCatalog, Claim, ENCODING_ROW_BYTES, Encoding, NewPack};
 pub use audit::{AuditBlock, AuditCatalog, AuditPage, AuditQuery, Position};
-pub use postgres::{Migrated, PostgresCatalog, PostgresError, PostgresOptions};
+pub use postgres::{AuditDatabase, Migrated, PostgresCatalog, PostgresError, PostgresOptions};
 pub use sqlite::{AuditFile, OpenError, SqliteCatalog, SqliteOptions};
 
 /// Whether a method made something or found it there.

@@ -1,13 +1,13 @@
 //! From settings to a serving process and back: open the rooms, recover, serve, drain, close.
 
 use crate::checkpoints::CheckpointFile;
-use crate::config::{CatalogKind, Config, Flags, StorageKind};
+use crate::config::{CatalogUrl, Config, Flags, StorageKind};
 use crate::data::{self, DataFolder};
 use crate::recorder::Metrics;
 use crate::reload::{self, Reload};
 use crate::system::{SystemClock, SystemEntropy};
 use crate::{jwks, telemetry, tls};
-use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
+use carrack_catalog::{Catalog, PostgresCatalog, PostgresOptions, SqliteCatalog, SqliteOptions};
 use carrack_domain::Clock;
 use carrack_domain::policy::AddressRange;
 use carrack_http::{App, Proxies};
@@ -161,7 +161,7 @@ async fn listen(
 }
 
 async fn open(config: &Config) -> Result<Rooms, String> {
-    let folder = data::open(&config.data)?;
+    let folder = data::open(&config.data, config.storage.shared)?;
     let storage = open_storage(config, &folder)?;
     let catalog = open_catalog(config, &folder, &*storage).await?;
     let access = access::Options {
@@ -173,7 +173,11 @@ async fn open(config: &Config) -> Result<Rooms, String> {
     let tasks = TaskTracker::new();
     let core = Core {
         catalog: catalog.clone(),
-        facts: Facts::new(catalog.clone()),
+        facts: if config.storage.shared {
+            Facts::of_many(catalog.clone())
+        } else {
+            Facts::new(catalog.clone())
+        },
         contents: Contents::new(catalog.clone(), storage.clone()),
         storage,
         state: Arc::new(MemoryState::default()),
@@ -189,6 +193,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
             archive_workers: workers(config.archives.workers),
             encodings_quota: config.archives.encodings_quota,
         },
+        is_alone: !config.storage.shared,
         tasks: tasks.clone(),
     };
     let audit = audit::Options {
@@ -242,19 +247,58 @@ async fn open_catalog(
     folder: &DataFolder,
     storage: &dyn Storage,
 ) -> Result<Arc<dyn Catalog>, String> {
-    match config.catalog.url {
-        CatalogKind::Sqlite => {
+    let audit = config.audit.enabled.then(|| Arc::new(SystemClock) as Arc<dyn Clock>);
+    match &config.catalog.url {
+        CatalogUrl::Sqlite => {
             let path = folder.path.join("catalog.sqlite");
             if !path.exists() {
                 refuse_bytes_without_catalog(folder, storage).await?;
                 refuse_log_without_catalog(folder, &config.audit.file(&folder.path))?;
             }
             let readers = std::thread::available_parallelism().map_or(4, |n| n.get().max(2) * 2);
-            let audit = config.audit.enabled.then(|| Arc::new(SystemClock) as Arc<dyn Clock>);
             let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE, audit };
             Ok(Arc::new(SqliteCatalog::open(options).map_err(|error| error.to_string())?))
         }
+        CatalogUrl::Postgres(url) => {
+            let options = PostgresOptions {
+                url: url.clone(),
+                connections: config.catalog.connections,
+                queue: CATALOG_QUEUE,
+                audit,
+                migrate: config.catalog.migrate,
+            };
+            let catalog = PostgresCatalog::open(options).await.map_err(|error| error.to_string())?;
+            bind_store(&catalog, config, folder, storage).await?;
+            Ok(Arc::new(catalog))
+        }
     }
+}
+
+/// A catalog belongs to one store: with another, every file would count as lost, and every stored byte as left over.
+async fn bind_store(
+    catalog: &PostgresCatalog,
+    config: &Config,
+    folder: &DataFolder,
+    storage: &dyn Storage,
+) -> Result<(), String> {
+    let id = data::store_id(folder, &SystemEntropy)?;
+    let failed = |error: carrack_domain::Error| format!("the catalog is not usable: {}", error.chain());
+    match catalog.store().await.map_err(failed)? {
+        None => {
+            refuse_bytes_without_catalog(folder, storage).await?;
+            refuse_log_without_catalog(folder, &config.audit.file(&folder.path))?;
+        }
+        Some(bound) if bound != id => {}
+        Some(_) => return Ok(()),
+    }
+    if catalog.bind_store(id).await.map_err(failed)? == id {
+        return Ok(());
+    }
+    Err(format!(
+        "the catalog belongs to files that are stored elsewhere, not in the data folder {}. Several nodes need one folder, and \
+         storage.shared = true; a catalog that is to be used anew needs an empty database.",
+        folder.path.display()
+    ))
 }
 
 /// A new catalog knows of no file: beside it, every stored byte would count as left over, and be deleted in time.
@@ -263,8 +307,8 @@ async fn refuse_bytes_without_catalog(folder: &DataFolder, storage: &dyn Storage
         let blobs = storage.blobs(shard).await.map_err(|error| error.chain())?;
         if !blobs.is_empty() {
             return Err(format!(
-                "the data folder {} holds stored files but no catalog.sqlite: restore the catalog from a backup, or move \
-                 the folder away to begin anew.",
+                "the data folder {} holds stored files but no catalog.sqlite, or its catalog is empty: restore the catalog from a \
+                 backup, or move the folder away to begin anew.",
                 folder.path.display()
             ));
         }

@@ -25,6 +25,11 @@ impl Facts {
         Facts { catalog, files: Cache::new(FILES_MAX) }
     }
 
+    /// Facts of a catalog that other nodes change too: none is kept.
+    pub fn of_many(catalog: Arc<dyn Catalog>) -> Facts {
+        Facts { catalog, files: Cache::new(0) }
+    }
+
     /// A file; `file_not_found`, `bucket_not_found`.
     pub(crate) async fn file(&self, place: &FileRef) -> Result<Arc<File>> {
         match self.files.get_value_or_guard_async(place).await {

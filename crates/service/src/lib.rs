@@ -79,6 +79,8 @@ pub struct Core {
     pub entropy: Arc<dyn Entropy>,
     /// What the operator set.
     pub limits: Limits,
+    /// Whether no other node uses this catalog and this storage: what is under way when it starts is nobody's.
+    pub is_alone: bool,
     /// Owns the tasks that have to finish their bookkeeping although their client has gone; awaited at shutdown.
     pub tasks: TaskTracker,
 }

@@ -106,8 +106,8 @@ pub trait Storage: Send + Sync + 'static {
     /// A reader, which keeps what it has opened.
     fn reader(&self, form: Form) -> Box<dyn Reader>;
 
-    /// Every stage there is.
-    async fn stages(&self) -> Result<Vec<UploadId>>;
+    /// Every stage there is, with the seconds since it was made or written to.
+    async fn stages(&self) -> Result<Vec<(UploadId, u64)>>;
 
     /// Names of blobs whose id begins with the byte `shard`, with their age in seconds since they were published:
     /// the 256 shards together are all blobs.

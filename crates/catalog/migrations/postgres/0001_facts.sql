@@ -8,6 +8,11 @@ CREATE TABLE meta (
 
 INSERT INTO meta (name, value) VALUES ('generation_floor', 0), ('checked', 0);
 
+-- One row at most: which store has the bytes.
+CREATE TABLE store (
+    id bytea NOT NULL PRIMARY KEY CHECK (length(id) = 16)
+);
+
 CREATE TABLE bucket (
     id                bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name              text   COLLATE "C" NOT NULL UNIQUE,

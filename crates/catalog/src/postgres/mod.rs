@@ -52,7 +52,7 @@ use carrack_domain::{
 pub use error::PostgresError;
 use error::{Done, Failed, Kind};
 pub use open::Migrated;
-use session::{Pool, Server, Session};
+use session::{Pool, Server, Session, params};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
@@ -162,6 +162,16 @@ impl PostgresCatalog {
         open::migrate(&server, &session, true).await
     }
 
+    /// Which store the catalog belongs to; `None` while it has been told of none.
+    pub async fn store(&self) -> Result<Option<[u8; 16]>> {
+        read!(self, "store", |c| store(c))
+    }
+
+    /// Binds the catalog to this store, unless it is to another already; to which it is.
+    pub async fn bind_store(&self, id: [u8; 16]) -> Result<[u8; 16]> {
+        self.write("bind_store", id, |id, turn| Box::pin(bind(turn.session, id))).await
+    }
+
     /// Transactions of this node's writer that were committed since it was opened. Many changes may share one.
     pub fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
@@ -197,9 +207,42 @@ impl PostgresCatalog {
     }
 }
 
+/// The log in the database of servers, which may be running or not, to be read alone.
+pub struct AuditDatabase {
+    session: Session,
+}
+
+impl AuditDatabase {
+    /// Opens it. The error is a sentence for the operator.
+    pub async fn open(url: &str) -> Result<AuditDatabase, PostgresError> {
+        let server = Server::new(url)?;
+        let session = open::reach(&server).await?;
+        open::migrate(&server, &session, false).await?;
+        Ok(AuditDatabase { session })
+    }
+
+    /// Blocks after this one, as [`AuditCatalog::audit_blocks`].
+    pub async fn blocks(&self, after: u64) -> Result<Vec<AuditBlock>> {
+        audit::blocks(&self.session, after).await.map_err(|failed| failed.into_error("read the audit log"))
+    }
+}
+
 /// From one snapshot, however long `visit` takes.
 async fn scan(session: &Session, bucket: &BucketName, prefix: &KeyPrefix, visit: Visit) -> Done<u64> {
     listing::scan(session, bucket, prefix, visit).await
+}
+
+async fn store(session: &Session) -> Done<Option<[u8; 16]>> {
+    let row = session.row("SELECT id FROM store", &[]).await?;
+    row.map(|row| rows::fixed(&row, 0)).transpose()
+}
+
+async fn bind(session: &Session, id: &[u8; 16]) -> Done<[u8; 16]> {
+    if let Some(bound) = store(session).await? {
+        return Ok(bound);
+    }
+    session.execute("INSERT INTO store (id) VALUES ($1)", params![rows::bytes(id)]).await?;
+    Ok(*id)
 }
 
 /// A row is changed: that shows that the server takes changes.

@@ -113,15 +113,28 @@ impl Tls {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Catalog {
-    pub url: CatalogKind,
+    #[serde(deserialize_with = "catalog_url")]
+    pub url: CatalogUrl,
+    pub connections: usize,
+    pub migrate: bool,
 }
 
 /// Which catalog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CatalogKind {
+#[derive(Clone, PartialEq, Eq)]
+pub enum CatalogUrl {
     /// SQLite in the data folder.
     Sqlite,
+    /// PostgreSQL at this URL, which has a password in it.
+    Postgres(String),
+}
+
+impl fmt::Debug for CatalogUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CatalogUrl::Sqlite => "sqlite",
+            CatalogUrl::Postgres(_) => "postgres://...",
+        })
+    }
 }
 
 /// `[storage]`
@@ -131,6 +144,7 @@ pub struct Storage {
     pub kind: StorageKind,
     #[serde(deserialize_with = "units::bytes")]
     pub reserve: u64,
+    pub shared: bool,
 }
 
 /// Which storage.
@@ -242,6 +256,18 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// What is wrong is said without the URL: it has a password in it.
+fn catalog_url<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<CatalogUrl, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "sqlite" {
+        return Ok(CatalogUrl::Sqlite);
+    }
+    if ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+        return Ok(CatalogUrl::Postgres(text));
+    }
+    Err(D::Error::custom("expected \"sqlite\" or \"postgres://USER:PASSWORD@HOST/DATABASE\""))
 }
 
 fn durability<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Durability, D::Error> {
@@ -389,6 +415,15 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     let mut wrong = Vec::new();
     if config.data.as_os_str().is_empty() {
         wrong.push("setting data: found \"\", expected the path of a folder".to_owned());
+    }
+    if config.catalog.connections == 0 {
+        wrong.push("setting catalog.connections: found 0, expected at least 1".to_owned());
+    }
+    if config.storage.shared && config.catalog.url == CatalogUrl::Sqlite {
+        wrong.push(
+            "setting storage.shared: found true, which takes a catalog that nodes can share: set catalog.url to a PostgreSQL"
+                .to_owned(),
+        );
     }
     if config.archives.max_entries == 0 {
         wrong.push("setting archives.max_entries: found 0, expected at least 1".to_owned());

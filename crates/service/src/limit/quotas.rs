@@ -25,9 +25,10 @@ impl Default for Quotas {
 }
 
 impl Limiter {
-    /// Makes the catalog forget what it was told when the server ran before. Called at the start.
+    /// Makes the catalog forget what it was told when the server ran before. Called at the start. Where other nodes are,
+    /// nothing is forgotten: they have told what goes for everybody.
     pub async fn begin(&self) -> Result<()> {
-        self.core.catalog.forget_owner_quotas().await
+        if self.core.is_alone { self.core.catalog.forget_owner_quotas().await } else { Ok(()) }
     }
 
     /// Tells the catalog how much somebody may keep who is about to send something, unless it knows.

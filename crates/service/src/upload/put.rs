@@ -200,6 +200,11 @@ async fn commit(
     publish_record(core, new).await
 }
 
+/// Whether an error says that nothing came of what was asked for, and never will.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    !matches!(error.code().class(), Class::Fault | Class::Retry) && error.code() != Code::UploadNotFound
+}
+
 /// Makes the blob of a file visible. When that is refused for good, a published one goes.
 pub(super) async fn publish_record(core: &Core, new: NewFile) -> Result<Committed> {
     let runs = if new.content.is_none() { new.blob.stored() } else { Vec::new() };
@@ -210,9 +215,9 @@ pub(super) async fn publish_record(core: &Core, new: NewFile) -> Result<Committe
     match committed {
         Ok(committed) => Ok(committed),
         Err(error) => {
-            // After a failure of the catalog itself the record may exist after all: its bytes stay, and are swept
-            // later if it does not.
-            if error.code().class() != Class::Fault {
+            // After a failure of the catalog itself the record may exist after all, and so it does when another node was
+            // faster: the bytes stay, and are swept later if nothing needs them.
+            if is_refusal(&error) {
                 for (run, _) in runs {
                     if let Err(error) = core.storage.delete(run).await {
                         tracing::warn!(blob = %run, error = error.chain(), "bytes without a record are left to the sweep");

@@ -386,12 +386,8 @@ impl Storage for LocalStore {
         Box::new(read::LocalReader::new(self.clone(), form))
     }
 
-    async fn stages(&self) -> Result<Vec<UploadId>> {
-        self.blocking("list", |inner| {
-            let stages = inner.names(&inner.folder.join("staging"), UploadId::parse)?;
-            Ok(stages.into_iter().map(|(id, _)| id).collect())
-        })
-        .await
+    async fn stages(&self) -> Result<Vec<(UploadId, u64)>> {
+        self.blocking("list", |inner| inner.names(&inner.folder.join("staging"), UploadId::parse)).await
     }
 
     async fn blobs(&self, shard: u8) -> Result<Vec<(BlobId, u64)>> {
