@@ -11,14 +11,19 @@ use carrack_domain::audit::chain::{ChainId, Hash, Head, Header};
 use tokio_postgres::Row;
 
 const HEADER: &str = "seq, at, records, prev, content, hash, audit_chain.id";
+const INSERT: &str = "INSERT INTO audit_block (seq, at, records, prev, content, hash, size, zstd, body) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 /// Blocks fetched in one go.
 const STEP: i64 = 64;
+
+/// Makes [`append`] one message to the server.
+pub(super) async fn prepare(session: &Session) -> Done<()> {
+    session.prepare(INSERT).await
+}
 
 /// Adds a block.
 pub(super) async fn append(session: &Session, journal: &mut Journal, packed: &Packed) -> Done<()> {
     let header = journal.add(packed);
-    let sql = "INSERT INTO audit_block (seq, at, records, prev, content, hash, size, zstd, body) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     let values = params![
         signed(header.block)?,
         header.at.as_millis(),
@@ -30,7 +35,7 @@ pub(super) async fn append(session: &Session, journal: &mut Journal, packed: &Pa
         packed.zstd,
         packed.body,
     ];
-    session.execute(sql, values).await?;
+    session.execute(INSERT, values).await?;
     Ok(())
 }
 

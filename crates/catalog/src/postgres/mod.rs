@@ -121,7 +121,7 @@ macro_rules! once {
     };
 }
 
-pub(self) use {once, read};
+use {once, read};
 
 /// For what is bookkeeping.
 fn unrecorded<A, T>(_: &A, _: &T) -> Vec<Change> {

@@ -208,6 +208,11 @@ impl Session {
         Ok(statement)
     }
 
+    /// Sees to it that running this statement is one message to the server.
+    pub(super) async fn prepare(&self, sql: &str) -> Done<()> {
+        self.answer(self.statement(sql)).await.map(drop)
+    }
+
     /// Runs a statement; how many rows it changed.
     pub(super) async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Done<u64> {
         self.answer(async { self.client.execute(&self.statement(sql).await?, params).await }).await

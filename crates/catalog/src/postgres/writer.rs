@@ -181,7 +181,9 @@ impl Writer {
         let done = transact(&session, &mut self.journal, waiting, &self.commits).await;
         let done = match done {
             // What is left of the transaction must not be there when the next begins.
-            Err(broken) if session.batch("ROLLBACK").await.is_err() => return Err(broken),
+            Err(broken) if !session.is_good() || session.batch("ROLLBACK").await.is_err() => {
+                return Err(broken);
+            }
             done => done,
         };
         self.session = Some(session);
@@ -220,7 +222,9 @@ async fn transact(
     // In the same transaction: what cannot be recorded is not kept.
     let block = journal.seal().map_err(|error| Broken::Before(error.into()))?;
     if let Some(packed) = block {
-        // Sent together. When the block is refused the commit is none.
+        // Sent together, and in this order, since the first needs no preparing any more. When the block is refused the
+        // commit is none.
+        audit::prepare(session).await.map_err(Broken::Before)?;
         let (written, committed) =
             join(audit::append(session, journal, &packed), session.batch("COMMIT")).await;
         match (written, committed) {

@@ -12,6 +12,7 @@
 mod access;
 mod archives;
 mod audit;
+mod cluster;
 mod contract;
 mod edge;
 mod limits;

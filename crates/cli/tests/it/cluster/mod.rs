@@ -1,0 +1,3 @@
+//! What a cluster leans on, and several nodes as one.
+
+mod postgres;
