@@ -187,7 +187,8 @@ fn ready(port: u16) -> Result<(), String> {
 
 /// The folder of programs of the newest version.
 fn newest() -> Option<PathBuf> {
-    let versions = fs::read_dir(VERSIONS).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    let versions =
+        fs::read_dir(VERSIONS).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
     let newest = versions
         .filter(|path| path.join("bin/initdb").is_file())
         .max_by_key(|path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
@@ -223,8 +224,12 @@ impl Programs {
     fn command(&self, name: &str) -> Vec<OsString> {
         let program = self.folder.join(name).into_os_string();
         let Some((user, group)) = self.account else { return vec![program] };
-        let become_account =
-            ["setpriv".to_owned(), format!("--reuid={user}"), format!("--regid={group}"), "--clear-groups".to_owned()];
+        let become_account = [
+            "setpriv".to_owned(),
+            format!("--reuid={user}"),
+            format!("--regid={group}"),
+            "--clear-groups".to_owned(),
+        ];
         become_account.into_iter().map(OsString::from).chain([program]).collect()
     }
 
@@ -237,7 +242,7 @@ impl Programs {
                 chown(path, Some(user), Some(group)).map_err(io_error)?;
             }
         }
-            // Others must find the way to the folder.
+        // Others must find the way to the folder.
         fs::set_permissions(folder, Permissions::from_mode(0o755)).map_err(io_error)?;
         let command = self.command("initdb");
         let output = Command::new(&command[0])
@@ -269,7 +274,8 @@ fn is_alive(process: i32) -> bool {
 /// User and group of the account that the package has made.
 fn account() -> Option<(u32, u32)> {
     let accounts = fs::read_to_string("/etc/passwd").ok()?;
-    let mut fields = accounts.lines().find(|line| line.split(':').next() == Some(ACCOUNT))?.split(':').skip(2);
+    let mut fields =
+        accounts.lines().find(|line| line.split(':').next() == Some(ACCOUNT))?.split(':').skip(2);
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 

@@ -34,11 +34,8 @@ pub(crate) fn open(path: &Path, shared: bool) -> Result<DataFolder, String> {
         }
         _ => format!("cannot open {}: {e}", file.display()),
     })?;
-    let operation = if shared {
-        FlockOperation::NonBlockingLockShared
-    } else {
-        FlockOperation::NonBlockingLockExclusive
-    };
+    let operation =
+        if shared { FlockOperation::NonBlockingLockShared } else { FlockOperation::NonBlockingLockExclusive };
     rustix::fs::flock(&lock, operation).map_err(|errno| match errno {
         rustix::io::Errno::WOULDBLOCK => {
             format!("the data folder {shown} is in use by another carrack: stop that one first, or name another folder with --data.")

@@ -81,7 +81,14 @@ pub struct Reconciled {
 
 impl Maintenance {
     pub(crate) fn new(core: Arc<Core>, manifests: Arc<Manifests>, readings: Arc<Readings>) -> Maintenance {
-        Maintenance { core, manifests, readings, retention: Retention::default(), small: Small::default(), finishing: Mutex::default() }
+        Maintenance {
+            core,
+            manifests,
+            readings,
+            retention: Retention::default(),
+            small: Small::default(),
+            finishing: Mutex::default(),
+        }
     }
 
     /// Before the first request: completes what was being completed, and deletes stages that no upload owns, and archives

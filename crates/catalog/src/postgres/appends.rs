@@ -5,18 +5,16 @@ use super::error::Done;
 use super::rows::{bytes, get, number};
 use super::session::{Session, params};
 use super::uploads::{self, OPEN, finished, not_found};
-use crate::common::uploads::{contradicted, end_of, length_exceeded, no_appends, offset_mismatch, superseded};
+use crate::common::uploads::{
+    contradicted, end_of, length_exceeded, no_appends, offset_mismatch, superseded,
+};
 use crate::common::values::{APPEND, PARTIAL, damaged, signed};
 use crate::{Announced, Taken};
 use carrack_domain::digest::Piece;
 use carrack_domain::upload::{Shape, StoredExtent, UploadState};
 use carrack_domain::{BucketName, Error, Timestamp, UploadId};
 
-pub(super) async fn take_over(
-    session: &Session,
-    id: &UploadId,
-    announced: Option<Announced>,
-) -> Done<Taken> {
+pub(super) async fn take_over(session: &Session, id: &UploadId, announced: Option<Announced>) -> Done<Taken> {
     let mut upload = uploads::find(session, id).await?;
     let Shape::Append { length: known, partial } = upload.shape else { return Err(no_appends().into()) };
     let offset = match (upload.state, known) {

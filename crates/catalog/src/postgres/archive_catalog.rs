@@ -1,7 +1,7 @@
 //! Archives, their jobs and the deflated forms they share: each method one transaction, see [`super`].
 
-use super::{PostgresCatalog, archives, encodings, jobs, once, read};
 use super::error::{Failed, Kind};
+use super::{PostgresCatalog, archives, encodings, jobs, once, read};
 use crate::common::measured;
 use crate::{ArchiveCatalog, Claim, Encoding, NewPack};
 use async_trait::async_trait;

@@ -91,7 +91,8 @@ pub(super) async fn release(session: &Session, id: &BlobId) -> Done<bool> {
 }
 
 async fn find(session: &Session, id: &BlobId) -> Done<Option<(Blob, i64)>> {
-    let sql = "SELECT id, size, crc32, blake3, sha256, pieces, whole_blake3, file_count FROM blob WHERE id = $1";
+    let sql =
+        "SELECT id, size, crc32, blake3, sha256, pieces, whole_blake3, file_count FROM blob WHERE id = $1";
     let row = session.row(sql, params![bytes(id.as_bytes())]).await?;
     row.map(|row| Ok((rows::blob(&row, 0, 5)?, get(&row, 7)?))).transpose()
 }
@@ -166,8 +167,7 @@ pub(super) async fn chunks(session: &Session, id: &BlobId) -> Done<Option<ChunkL
 pub(super) async fn put_chunks(session: &Session, id: &BlobId, chunks: &ChunkList) -> Done<()> {
     let sql = "INSERT INTO chunk_list (blob_id, chunk_size, hashes) SELECT id, $2, $3 FROM blob WHERE id = $1 \
          ON CONFLICT (blob_id) DO UPDATE SET chunk_size = excluded.chunk_size, hashes = excluded.hashes";
-    let values =
-        params![bytes(id.as_bytes()), signed(chunks.chunk_size)?, chunks.hashes.as_flattened()];
+    let values = params![bytes(id.as_bytes()), signed(chunks.chunk_size)?, chunks.hashes.as_flattened()];
     session.execute(sql, values).await?;
     Ok(())
 }

@@ -88,12 +88,7 @@ pub(super) async fn charged(session: &Session) -> Done<u64> {
     Ok(row.map(|row| number(&row, 0)).transpose()?.unwrap_or(0))
 }
 
-pub(super) async fn evict(
-    session: &Session,
-    quota: u64,
-    skip: &[BlobId],
-    limit: usize,
-) -> Done<Vec<BlobId>> {
+pub(super) async fn evict(session: &Session, quota: u64, skip: &[BlobId], limit: usize) -> Done<Vec<BlobId>> {
     let mut left = charged(session).await?;
     let mut evicted = Vec::new();
     if left <= quota {
@@ -120,11 +115,7 @@ pub(super) async fn is_archived(session: &Session, run: &BlobId) -> Done<bool> {
     Ok(row.map(|row| get(&row, 0)).transpose()?.unwrap_or(false))
 }
 
-pub(super) async fn runs(
-    session: &Session,
-    after: Option<BlobId>,
-    limit: usize,
-) -> Done<Vec<(BlobId, u64)>> {
+pub(super) async fn runs(session: &Session, after: Option<BlobId>, limit: usize) -> Done<Vec<(BlobId, u64)>> {
     let sql = "SELECT id, size FROM pack WHERE id > $1 AND size > 0 \
          UNION ALL SELECT manifest, manifest_bytes FROM archive WHERE manifest > $1 ORDER BY 1 LIMIT $2";
     // The empty byte string is below every id.

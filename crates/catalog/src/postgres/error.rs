@@ -128,7 +128,9 @@ pub enum PostgresError {
         reason: String,
     },
     /// The user, or the password.
-    #[error("PostgreSQL at {at} refuses these credentials ({reason}): correct user and password in catalog.url.")]
+    #[error(
+        "PostgreSQL at {at} refuses these credentials ({reason}): correct user and password in catalog.url."
+    )]
     Credentials {
         /// Host and port.
         at: String,
@@ -136,7 +138,9 @@ pub enum PostgresError {
         reason: String,
     },
     /// No such database.
-    #[error("PostgreSQL at {at} has no such database ({reason}): make it with CREATE DATABASE, or correct catalog.url.")]
+    #[error(
+        "PostgreSQL at {at} has no such database ({reason}): make it with CREATE DATABASE, or correct catalog.url."
+    )]
     NoDatabase {
         /// Host and port.
         at: String,
@@ -163,7 +167,9 @@ pub enum PostgresError {
         at: String,
     },
     /// Text of other encodings cannot hold every key.
-    #[error("The database at {at} has the encoding {found}: make one with ENCODING 'UTF8' TEMPLATE template0.")]
+    #[error(
+        "The database at {at} has the encoding {found}: make one with ENCODING 'UTF8' TEMPLATE template0."
+    )]
     Encoding {
         /// Host and port.
         at: String,

@@ -3,10 +3,10 @@
 use super::error::Done;
 use super::rows::{bytes, fixed, get, number as unsigned};
 use super::session::{Session, params};
+use crate::Claim;
 pub(super) use crate::common::jobs::{failure, number, state};
 use crate::common::jobs::{failure_text, lost, millis};
 use crate::common::values::{damaged, signed};
-use crate::Claim;
 use carrack_domain::ArchiveId;
 use carrack_domain::job::{JobFailure, JobState, JobWish, Progress};
 use std::time::Duration;
@@ -43,12 +43,7 @@ pub(super) async fn check(session: &Session, claim: &Claim) -> Done<()> {
     if found.is_some() { Ok(()) } else { Err(lost().into()) }
 }
 
-pub(super) async fn renew(
-    session: &Session,
-    claim: &Claim,
-    lease: Duration,
-    progress: Progress,
-) -> Done<()> {
+pub(super) async fn renew(session: &Session, claim: &Claim, lease: Duration, progress: Progress) -> Done<()> {
     let sql = format!(
         "UPDATE job SET lease_until = {NOW} + $3, entries_done = $4, bytes_done = $5 \
          WHERE id = $1 AND state = 1 AND fence = $2"

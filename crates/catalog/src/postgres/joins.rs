@@ -1,10 +1,10 @@
 //! Uploads that join partial uploads.
 
+use super::buckets;
 use super::error::Done;
 use super::rows::{self, bytes};
 use super::session::{Session, params};
 use super::uploads::{self, parts_missing};
-use super::buckets;
 use crate::common::uploads::not_joinable;
 use crate::common::values::JOINED;
 use crate::{Finish, Partial};

@@ -1,9 +1,9 @@
 //! Files in the byte order of their keys: pages for people, scans for archives.
 
+use super::buckets;
 use super::error::{Done, Failed};
 use super::rows;
 use super::session::{Session, params};
-use super::buckets;
 use crate::common::listing::{first, folded};
 use crate::common::values::successor;
 use crate::{ListQuery, Listing, Member, Visit};

@@ -601,9 +601,7 @@ impl Catalog for PostgresCatalog {
             "deny_token",
             denial.clone(),
             |denial, turn| Box::pin(tokens::deny(turn.session, denial)),
-            |denial, ()| {
-                vec![Change::new("token.deny").detail(format!("{} {}", denial.issuer, denial.jti))]
-            },
+            |denial, ()| vec![Change::new("token.deny").detail(format!("{} {}", denial.issuer, denial.jti))],
         )
         .await
     }

@@ -47,8 +47,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(url: &str) -> Result<Server, PostgresError> {
         // The library's words do not repeat the URL, which has the password in it.
-        let mut config: Config =
-            url.parse().map_err(|error| PostgresError::Url { reason: said(&error) })?;
+        let mut config: Config = url.parse().map_err(|error| PostgresError::Url { reason: said(&error) })?;
         let reason = |text: &str| Err(PostgresError::Url { reason: text.to_owned() });
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return reason("it names no host");
@@ -181,10 +180,7 @@ impl Session {
         !self.client.is_closed() && !self.given_up.load(Ordering::Relaxed)
     }
 
-    async fn answer<T>(
-        &self,
-        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Done<T> {
+    async fn answer<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Done<T> {
         let failed = match timeout(ANSWER_MAX, work).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => Failed::Postgres(error),
@@ -272,9 +268,8 @@ impl Pool {
         let begun = Instant::now();
         let permit = timeout(LEASE_MAX, Arc::clone(&self.permits).acquire_owned()).await;
         metrics::histogram!("carrack_catalog_pool_wait_seconds").record(begun.elapsed().as_secs_f64());
-        let busy = || {
-            Error::new(Code::Overloaded, "The server's catalog is busy. Send the request again later.")
-        };
+        let busy =
+            || Error::new(Code::Overloaded, "The server's catalog is busy. Send the request again later.");
         let permit = permit.map_err(|_| busy())?.map_err(|_| stopping())?;
         self.used.fetch_add(1, Ordering::Relaxed);
         let mut lease = Lease { session: None, pool: Arc::clone(self), _permit: permit };

@@ -82,8 +82,7 @@ pub(super) async fn deny(session: &Session, denial: &Denial) -> Done<()> {
 }
 
 pub(super) async fn denied(session: &Session, limit: usize) -> Done<Vec<Denial>> {
-    let sql =
-        "SELECT issuer, jti, until, denied_at, denied_by FROM denied ORDER BY denied_at, issuer, jti LIMIT $1";
+    let sql = "SELECT issuer, jti, until, denied_at, denied_by FROM denied ORDER BY denied_at, issuer, jti LIMIT $1";
     let one = |row: &Row| {
         Ok(Denial {
             issuer: get(row, 0)?,

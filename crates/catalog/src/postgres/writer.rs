@@ -277,7 +277,10 @@ async fn run_all(
 }
 
 /// Queues a command; `shutting_down` once the queue is closed, `unavailable` when there is no room in time.
-pub(super) async fn push(queue: Option<mpsc::Sender<Box<dyn Command>>>, command: Box<dyn Command>) -> Result<()> {
+pub(super) async fn push(
+    queue: Option<mpsc::Sender<Box<dyn Command>>>,
+    command: Box<dyn Command>,
+) -> Result<()> {
     let queue = queue.ok_or_else(stopping)?;
     match queue.send_timeout(command, WAIT_MAX).await {
         Ok(()) => Ok(()),

@@ -4,7 +4,9 @@ use super::buckets;
 use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
 use super::uploads::{self, OPEN, finished, not_found};
-use crate::common::uploads::{contradicted, end_of, length_exceeded, no_appends, offset_mismatch, superseded};
+use crate::common::uploads::{
+    contradicted, end_of, length_exceeded, no_appends, offset_mismatch, superseded,
+};
 use crate::{Announced, Taken};
 use carrack_domain::digest::Piece;
 use carrack_domain::upload::{Shape, StoredExtent, UploadState};
@@ -123,4 +125,3 @@ fn grow(connection: &Connection, id: &UploadId, bucket: &str, bytes: u64) -> Don
         .execute(params![id.as_bytes(), signed(bytes)?])?;
     Ok(())
 }
-

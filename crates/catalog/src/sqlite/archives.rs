@@ -5,7 +5,8 @@ use super::jobs;
 use super::rows::{blob_id, damaged, number, signed, unsigned};
 use crate::Claim;
 use crate::common::archives::{
-    ROWS_MAX, RUN_IDS, compression, compression_number, not_found, origins, origins_text, renamed, renamed_text,
+    ROWS_MAX, RUN_IDS, compression, compression_number, not_found, origins, origins_text, renamed,
+    renamed_text,
 };
 use carrack_domain::archive::{Archive, Content};
 use carrack_domain::job::{JobWish, Progress};
@@ -258,4 +259,3 @@ fn archive(row: &Row<'_>) -> Done<Archive> {
         failure: failure.as_deref().map(jobs::failure).transpose()?,
     })
 }
-

@@ -5,8 +5,8 @@ use super::rows::{signed, unsigned};
 use crate::Claim;
 pub(super) use crate::common::jobs::{failure, number, state};
 use crate::common::jobs::{failure_text, lost, millis};
-use carrack_domain::job::{JobFailure, JobState, JobWish, Progress};
 use carrack_domain::ArchiveId;
+use carrack_domain::job::{JobFailure, JobState, JobWish, Progress};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::time::Duration;
 
@@ -142,4 +142,3 @@ pub(super) fn wish(connection: &Connection, id: &ArchiveId, now: JobState, wish:
     }
     Ok(())
 }
-

@@ -26,6 +26,8 @@ mod uploads;
 mod writer;
 
 use crate::audit::{AuditBlock, AuditCatalog, AuditPage, AuditQuery, Position, present};
+use crate::common::measured;
+use crate::common::recorded::{bucket_put, file_put, link_create, of_bytes, of_token, upload_create};
 use crate::{
     Announced, Catalog, ChunkList, Committed, Finish, ListQuery, Listing, NewFile, Outcome, Partial, Taken,
     Visit,
@@ -42,15 +44,12 @@ use carrack_domain::link::{Link, LinkClaim};
 use carrack_domain::token::{Denial, Token};
 use carrack_domain::upload::{StoredExtent, Upload};
 use carrack_domain::{
-    BlobId, BucketName, ClaimId, Clock, Error, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId,
-    UploadId,
+    BlobId, BucketName, ClaimId, Clock, Error, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId, UploadId,
 };
 use error::Done;
 pub use error::OpenError;
 use queue::Queue;
 use readers::Readers;
-use crate::common::measured;
-use crate::common::recorded::{bucket_put, file_put, link_create, of_bytes, of_token, upload_create};
 use rusqlite::Connection;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 use super::error::Done;
 use super::rows::signed;
 use crate::common::accounts::Holding;
-use carrack_domain::access::FileRef;
 use carrack_domain::UploadId;
+use carrack_domain::access::FileRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
 fn holding(connection: &Connection, owner: &str) -> Done<Holding> {

@@ -238,15 +238,27 @@ async fn each_reason_not_to_start_has_its_words() {
     assert!(said(&url.replace(&format!("/{database}"), "/nowhere")).await.contains("no such database"));
     assert!(said("postgres://carrack:secret@127.0.0.1").await.contains("names no database"));
     assert!(said("postgres://carrack:secret@127.0.0.1:5x/d").await.contains("catalog.url"));
-    server.postgres.run(&database, &format!("ALTER DATABASE {database} SET default_transaction_read_only = on")).unwrap();
+    server
+        .postgres
+        .run(&database, &format!("ALTER DATABASE {database} SET default_transaction_read_only = on"))
+        .unwrap();
     assert!(said(&url).await.contains("takes no changes"));
 
     let (database, url) = server.database();
     server.postgres.run(&database, "CREATE TABLE bucket (n int)").unwrap();
     assert!(said(&url).await.contains("used by another program"));
-    assert_eq!(server.postgres.run(&database, "SELECT to_regclass('carrack_migration') IS NULL").unwrap(), "t");
+    assert_eq!(
+        server.postgres.run(&database, "SELECT to_regclass('carrack_migration') IS NULL").unwrap(),
+        "t"
+    );
 
-    server.postgres.run("postgres", "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0").unwrap();
+    server
+        .postgres
+        .run(
+            "postgres",
+            "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
+        )
+        .unwrap();
     assert!(said(&server.postgres.url("latin")).await.contains("UTF8"));
 }
 

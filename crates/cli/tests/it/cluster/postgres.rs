@@ -96,7 +96,7 @@ async fn in_parts<'a>(send: impl Fn(usize) -> &'a Server, key: &str, bytes: &[u8
     const PART: usize = 1 << 20;
     let wish = value!({"bucket": "default", "key": key, "size": bytes.len(), "part_size": PART});
     let made = json(send(0).post("/v1/uploads").json(&wish).send().await.unwrap(), 201).await;
-    let upload = format!("/v1/uploads/{}", made["id"].as_str().unwrap());
+    let upload = format!("/v1/uploads/{}", made["upload_id"].as_str().unwrap());
     for (number, part) in bytes.chunks(PART).enumerate() {
         let path = format!("{upload}/parts/{}", number + 1);
         let stored = send(number).put(&path).body(part.to_vec()).send().await.unwrap();
@@ -106,21 +106,31 @@ async fn in_parts<'a>(send: impl Fn(usize) -> &'a Server, key: &str, bytes: &[u8
     assert!(done.status().is_success(), "{}", done.text().await.unwrap());
 }
 
-async fn archive(server: &Server, prefix: &str) -> Value {
+/// Asks for an archive; its path.
+async fn ask(server: &Server, prefix: &str) -> String {
     let wish = value!({
         "name": "a", "bucket": "default", "prefix": prefix, "format": "zip", "compression": "deflate"
     });
     let made: Value = server.post("/v1/archives").json(&wish).send().await.unwrap().json().await.unwrap();
-    let path = format!("/v1/archives/{}", made["id"].as_str().unwrap());
+    format!("/v1/archives/{}", made["id"].as_str().unwrap())
+}
+
+/// The archive once it is so.
+async fn until(server: &Server, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let begun = Instant::now();
     loop {
-        let now = json(server.get(&path).send().await.unwrap(), 200).await;
-        if now["state"] == "completed" {
+        let now = json(server.get(path).send().await.unwrap(), 200).await;
+        if is_so(&now) {
             return now;
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{now}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(begun.elapsed() < Duration::from_secs(120), "{now}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+async fn archive(server: &Server, prefix: &str) -> Value {
+    let path = ask(server, prefix).await;
+    until(server, &path, |now| now["state"] == "completed").await
 }
 
 #[tokio::test]
@@ -131,10 +141,13 @@ async fn everything_works_on_postgres() {
     store(&server, "dir/small", &small).await;
     store(&server, "dir/large", &large).await;
     in_parts(|_| &server, "dir/parts", &large).await;
-    let url = tus::create(&server, &[("Upload-Length", "1000"), ("Upload-Metadata", &tus::key("dir/tus"))]).await;
+    let url =
+        tus::create(&server, &[("Upload-Length", "1000"), ("Upload-Metadata", &tus::key("dir/tus"))]).await;
     assert_eq!(tus::patch(&server, &url, 0, &small[..400]).send().await.unwrap().status(), 204);
     assert_eq!(tus::patch(&server, &url, 400, &small[400..]).send().await.unwrap().status(), 204);
-    for (key, bytes) in [("dir/small", &small), ("dir/large", &large), ("dir/parts", &large), ("dir/tus", &small)] {
+    for (key, bytes) in
+        [("dir/small", &small), ("dir/large", &large), ("dir/parts", &large), ("dir/tus", &small)]
+    {
         assert!(load(&server, key).await == *bytes, "{key}");
     }
     let listed = json(server.get("/v1/files/default?prefix=dir/").send().await.unwrap(), 200).await;
@@ -143,7 +156,7 @@ async fn everything_works_on_postgres() {
     assert_eq!(zip.status(), 200);
     assert!(zip.bytes().await.unwrap().len() > 6_000_000);
     let made = archive(&server, "dir/").await;
-    assert_eq!(made["entries"], 4, "{made}");
+    assert_eq!(made["progress"]["entries_total"], 4, "{made}");
     assert_eq!(server.delete("/v1/files/default/dir/small").send().await.unwrap().status(), 204);
     let log = json(server.get("/v1/audit?action=file.put").send().await.unwrap(), 200).await;
     assert_eq!(log["records"].as_array().unwrap().len(), 4, "{log}");
@@ -186,12 +199,38 @@ async fn two_nodes_are_one() {
     }
     assert!(load(two, "tus").await == bytes);
     let made = archive(two, "").await;
-    let got = one.get(&format!("/v1/archives/{}/content", made["id"].as_str().unwrap())).send().await.unwrap();
+    let got =
+        one.get(&format!("/v1/archives/{}/content", made["id"].as_str().unwrap())).send().await.unwrap();
     assert_eq!(got.status(), 200, "made by whichever, read from the other");
     for node in &mut nodes {
         node.stop();
     }
     verify(&ground);
+}
+
+/// A node that is killed leaves its job and its upload to the other, which waits no longer than for the lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_node_was_at_goes_on_at_the_other() {
+    let ground = Ground::new();
+    let workers = |setup: Setup, of: &str| setup.set("CARRACK_ARCHIVES__WORKERS", of).start();
+    let (mut one, two) = (workers(ground.shared(), "1"), workers(ground.shared(), "1"));
+    let text = "a line that becomes smaller \n".repeat(200_000);
+    for number in 0..60 {
+        store(&one, &format!("many/{number}"), format!("{number}{text}").as_bytes()).await;
+    }
+    let fields = [("Upload-Length", "2000"), ("Upload-Metadata", &tus::key("tus"))];
+    let url = tus::create(&one, &fields).await;
+    let upload = url.strip_prefix(&one.base).unwrap().to_owned();
+    let bytes = content(2000, 1);
+    assert_eq!(tus::patch(&one, &upload, 0, &bytes[..700]).send().await.unwrap().status(), 204);
+    let path = ask(&one, "many/").await;
+    until(&two, &path, |now| now["state"] == "running").await;
+    one.kill();
+    let done = until(&two, &path, |now| now["state"] == "completed").await;
+    assert_eq!(done["progress"]["entries_total"], 60);
+    assert_eq!(tus::offset(&two, &upload).await, Ok(Some(700)), "what was acknowledged");
+    assert_eq!(tus::patch(&two, &upload, 700, &bytes[700..]).send().await.unwrap().status(), 204);
+    assert!(load(&two, "tus").await == bytes);
 }
 
 /// However many come at once to however many nodes, as many get a use as there are.
@@ -207,7 +246,8 @@ async fn a_link_for_one_use_has_one_over_both_nodes() {
         let path = link["url"].as_str().unwrap().strip_prefix(&nodes[run % 2].base).unwrap().to_owned();
         let mut set = JoinSet::new();
         for number in 0..100 {
-            let request = client.get(nodes[number % 2].url(&path)).header("accept", "application/octet-stream");
+            let request =
+                client.get(nodes[number % 2].url(&path)).header("accept", "application/octet-stream");
             set.spawn(async move { request.send().await.unwrap().status() });
         }
         let answers = set.join_all().await;
@@ -273,7 +313,8 @@ async fn a_database_that_goes_and_comes_loses_nothing_acknowledged() {
     recovered(&server, "after-kill").await;
     ground.postgres.freeze();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let frozen = tokio::time::timeout(Duration::from_secs(30), server.put("/v1/files/default/f").body("x").send());
+    let frozen =
+        tokio::time::timeout(Duration::from_secs(30), server.put("/v1/files/default/f").body("x").send());
     assert_eq!(frozen.await.unwrap().unwrap().status(), 503);
     ground.postgres.thaw();
     recovered(&server, "after-freeze").await;
