@@ -7,7 +7,10 @@ declare -A package=(
   [curl]=curl [wget]=wget [aria2c]=aria2 [unzip]=unzip [7z]=p7zip-full [bsdtar]=libarchive-tools [zipdetails]=perl
   [python3]=python3 [node]=nodejs [npm]=npm [java]=default-jdk-headless [javac]=default-jdk-headless [strace]=strace
   [openssl]=openssl [cc]=build-essential [chromium-headless-shell]=chromium-headless-shell
+  [redis-server]=redis-server [rabbitmq-server]=rabbitmq-server [nginx]=nginx-light [haproxy]=haproxy
 )
+# Where Debian has the programs of administrators, whoever runs this.
+PATH=$PATH:/usr/sbin
 missing=()
 for program in "${!package[@]}"; do
   command -v "$program" >/dev/null || missing+=("${package[$program]}")
@@ -19,11 +22,20 @@ if ((${#missing[@]})); then
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
     echo "installing: ${missing[*]}"
     apt-get update -qq
-    # The tests start servers of their own: the system's would only stand in the way.
+    # The tests start engines of their own: those of the system stay off. What is there already is left as it is.
     if [[ " ${missing[*]} " == *" postgresql "* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
       install -D -m 644 /dev/stdin /etc/postgresql-common/createcluster.conf <<<'create_main_cluster = false'
     fi
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    quiet=()
+    for unit in redis-server rabbitmq-server nginx haproxy; do
+      [[ -e /lib/systemd/system/$unit.service ]] || quiet+=("$unit.service")
+    done
+    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    if [[ -d /run/systemd/system ]] && ((${#quiet[@]})); then
+      for unit in "${quiet[@]}"; do
+        if [[ -e /lib/systemd/system/$unit ]]; then systemctl disable --now --quiet "$unit" || true; fi
+      done
+    fi
   else
     echo "The tests need these Debian packages: apt-get install ${missing[*]}" >&2
     exit 1

@@ -4,10 +4,12 @@
 
 mod access;
 mod audit;
+mod cluster;
 pub mod headers;
 
 pub use access::*;
 pub use audit::*;
+pub use cluster::*;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -166,8 +166,13 @@ async fn ledger(catalog: &Arc<SqliteCatalog>, bucket: &BucketName) -> Outcome {
 
 async fn run() -> Outcome {
     let directory = tempfile::TempDir::new_in(std::env::var_os("BENCH_DIR").unwrap_or_else(|| ".".into()))?;
-    let options =
-        SqliteOptions { path: directory.path().join("catalog.sqlite"), readers: 4, queue: 1024, audit: None };
+    let options = SqliteOptions {
+        path: directory.path().join("catalog.sqlite"),
+        readers: 4,
+        queue: 1024,
+        audit: None,
+        events: None,
+    };
     let catalog = Arc::new(SqliteCatalog::open(options.clone())?);
     let bucket = BucketName::parse("bench")?;
     catalog.put_bucket(&bucket, &BucketSettings::of_quota(None), NOW).await?;

@@ -343,6 +343,8 @@ permissions! {
     ReadMetrics(()) = Admin, |_| None;
     /// Read who did what.
     ReadAudit(()) = Admin, |_| None;
+    /// See the nodes there are.
+    ReadCluster(()) = Admin, |_| None;
 }
 
 /// Proof that a principal may do `P` to a resource. Only [`authorize`] makes one.

@@ -192,6 +192,30 @@ impl LinkClaim {
         }
     }
 
+    /// Takes in what other nodes have written down of a use, of a file of `size`, since `base`, which all of them knew. What
+    /// was counted here since then is added to it.
+    pub fn learn(&mut self, base: &LinkClaim, stored: &LinkClaim, size: u64, now: Timestamp) {
+        // Less than before when bytes were given back.
+        self.sent = stored.sent.saturating_add(self.sent).saturating_sub(base.sent);
+        self.forgiven = stored.forgiven.saturating_add(self.forgiven).saturating_sub(base.forgiven);
+        for (from, to) in &stored.covered {
+            self.cover(*from, *to);
+        }
+        self.done_at = match (self.done_at, stored.done_at) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        if self.done_at.is_none() && size > 0 && self.covered == [(0, size)] {
+            self.done_at = Some(now);
+        }
+    }
+
+    /// Whether all that was delivered by `other` was delivered by this.
+    pub fn covers(&self, other: &LinkClaim) -> bool {
+        let is_in = |(from, to): &(u64, u64)| self.covered.iter().any(|(a, b)| a <= from && to <= b);
+        other.covered.iter().all(is_in)
+    }
+
     fn cover(&mut self, from: u64, to: u64) {
         if from >= to {
             return;
@@ -266,6 +290,23 @@ mod tests {
         }
         assert!(claim.forgiven == 10 * size && claim.sent <= size + size / 2, "but not without end");
         assert!(!claim.take(size, size));
+    }
+
+    #[test]
+    fn what_two_nodes_sent_is_what_was_sent() {
+        let base = claim();
+        let (mut one, mut two) = (base.clone(), base.clone());
+        assert!(one.take(6, 10) && two.take(4, 10));
+        one.ended(0, 6, 10, true, at(5));
+        two.ended(6, 4, 10, true, at(6));
+        // The first writes its own down, the second takes that in.
+        two.learn(&base, &one, 10, at(7));
+        assert_eq!((two.sent, two.covered.as_slice(), two.done_at), (10, &[(0, 10)][..], Some(at(7))));
+        assert!(two.covers(&one) && !one.covers(&two));
+        let before = one.clone();
+        one.learn(&before, &two, 10, at(9));
+        assert_eq!((one.sent, one.done_at), (10, Some(at(7))), "nothing was counted since");
+        assert!(!one.is_open(at(67)));
     }
 
     proptest! {

@@ -7,6 +7,10 @@
 
 mod engine;
 mod postgres;
+mod rabbitmq;
+mod redis;
 
 pub use engine::{Engine, EngineError, Spec, free_port, program};
 pub use postgres::Postgres;
+pub use rabbitmq::RabbitMq;
+pub use redis::Redis;

@@ -9,6 +9,7 @@ mod body;
 mod buckets;
 mod call;
 pub mod check;
+mod cluster;
 mod compress;
 mod conditional;
 mod cors;

@@ -24,7 +24,7 @@ use utoipa::{Modify, OpenApi};
         crate::archives::create, crate::archives::list, crate::archives::get, crate::archives::delete,
         crate::archives::pause, crate::archives::resume, crate::archives::cancel, crate::archives::content,
         crate::archives::head, crate::live::events,
-        crate::ws::open, crate::audit::list,
+        crate::ws::open, crate::audit::list, crate::cluster::get,
     ),
     modifiers(&Bearer, &OperationIds),
 )]

@@ -5,8 +5,8 @@ use crate::call::{Call, Parameters};
 use crate::metrics::Meters;
 use crate::render::Response;
 use crate::{
-    App, archives, audit, buckets, files, links, live, pipeline, resumable, sign, system, tokens, tus,
-    uploads, watched, ws, zip,
+    App, archives, audit, buckets, cluster, files, links, live, pipeline, resumable, sign, system, tokens,
+    tus, uploads, watched, ws, zip,
 };
 use carrack_domain::error::Fact;
 use carrack_domain::{Action, Code, Error, Result};
@@ -111,6 +111,7 @@ routes! {
     [GET HEAD] "/docs/" Public system::docs;
     [GET HEAD] "/docs/{*rest}" Public system::docs;
     [GET HEAD] "/metrics" Admin system::metrics;
+    GET "/v1/cluster" Admin cluster::get;
     GET "/v1/buckets" List buckets::list;
     PUT "/v1/buckets/{bucket}" Admin buckets::put;
     GET "/v1/buckets/{bucket}" Admin buckets::get;

@@ -60,6 +60,7 @@ pub(crate) fn action(methods: &[Method], path: &str) -> Option<&'static str> {
         "/v1/archives/{id}/events" => "archive.watch",
         "/v1/ws" => "events.watch",
         "/v1/audit" => "audit.read",
+        "/v1/cluster" => "cluster.read",
         _ => return None,
     })
 }

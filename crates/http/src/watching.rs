@@ -113,15 +113,16 @@ impl Transfers {
     /// Waits until there may be news; whether nothing more will come. Cancel-safe.
     async fn wait(&mut self) -> bool {
         let Followed::All(open) = &mut self.followed else {
-            let over = self.hints.next().await.is_none();
+            // A hint, or that one may have been missed: both times the facts are looked at.
+            self.hints.next().await;
             self.stale = true;
-            return over;
+            return false;
         };
         tokio::select! {
             biased;
-            hint = self.hints.next() => {
+            _ = self.hints.next() => {
                 self.stale = true;
-                hint.is_none()
+                false
             }
             gone = open.changes.changed() => gone.is_err(),
             // How far they are is told at the usual pace, without a hint.

@@ -2,8 +2,11 @@
 
 mod audit;
 mod checkpoints;
+mod cluster;
 mod config;
 mod data;
+mod discovery;
+mod events;
 mod jwks;
 mod lifecycle;
 mod migrate;

@@ -3,21 +3,28 @@
 use crate::checkpoints::CheckpointFile;
 use crate::config::{CatalogUrl, Config, Flags, StorageKind};
 use crate::data::{self, DataFolder};
+use crate::discovery::Consul;
 use crate::recorder::Metrics;
 use crate::reload::{self, Reload};
 use crate::system::{SystemClock, SystemEntropy};
+use crate::{cluster, events};
 use crate::{jwks, telemetry, tls};
-use carrack_catalog::{Catalog, PostgresCatalog, PostgresOptions, SqliteCatalog, SqliteOptions};
+use carrack_catalog::{
+    Catalog, EventCatalog, PostgresCatalog, PostgresOptions, SqliteCatalog, SqliteOptions,
+};
 use carrack_domain::Clock;
 use carrack_domain::policy::AddressRange;
+use carrack_events::Relay;
 use carrack_http::{App, Proxies};
+use carrack_service::coherence::Coherence;
 use carrack_service::contents::Contents;
 use carrack_service::facts::Facts;
 use carrack_service::{Core, Limits, Service};
 use carrack_service::{access, audit};
-use carrack_state::MemoryState;
+use carrack_state::State;
 use carrack_storage::{LocalOptions, LocalStore, Storage};
 use carrack_transport::Tls;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +63,9 @@ pub(crate) fn run(config: Config, flags: Flags) -> Result<(), String> {
 struct Rooms {
     service: Arc<Service>,
     catalog: Arc<dyn Catalog>,
+    state: Arc<dyn State>,
+    node: String,
+    relay: Option<Arc<Relay>>,
     tasks: TaskTracker,
     _folder: DataFolder,
 }
@@ -73,6 +83,14 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     background.spawn(rooms.service.jobs.clone().run(idle.clone()));
     background.spawn(rooms.service.limiter.clone().run(idle.clone()));
     background.spawn(rooms.service.audit.clone().run(idle.clone()));
+    background.spawn(rooms.service.clone().keep_up(idle.clone()));
+    background.spawn({
+        let (cluster, idle) = (rooms.service.cluster.clone(), idle.clone());
+        async move { cluster.run(idle).await }
+    });
+    if let Some(relay) = &rooms.relay {
+        background.spawn(relay.clone().run(idle.clone()));
+    }
     background.spawn(upkeep(metrics.clone(), idle.clone()));
     let reloading =
         Reload { flags, data: config.data.clone(), tls: tls.clone(), service: rooms.service.clone() };
@@ -102,6 +120,7 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     if tokio::time::timeout(BOOKKEEPING_GRACE, rooms.tasks.wait()).await.is_err() {
         tracing::warn!(tasks = rooms.tasks.len(), "stopping although uploads are still being tidied up");
     }
+    rooms.state.close().await;
     if let Err(error) = rooms.service.audit.close().await {
         tracing::error!(error = error.chain(), "the last records of the audit log are lost");
     }
@@ -131,14 +150,22 @@ async fn listen(
     })?;
     let local = listener.local_addr().map_err(|error| format!("cannot tell where it listens: {error}"))?;
     telemetry::say(&format!("listening on {}://{local}", app.scheme));
-    // Readiness goes first: whoever comes once the transport drains is refused by then.
+    let consul = consul(config, &rooms.node, app.scheme, local)?;
+    // Readiness goes first: whoever comes once the transport drains is refused by then, and nobody is sent here any more.
     let drain = CancellationToken::new();
     let announced = TaskTracker::new();
     announced.spawn({
-        let (stop, drain, service) = (stop.clone(), drain.clone(), rooms.service.clone());
+        let (stop, drain, service, consul) =
+            (stop.clone(), drain.clone(), rooms.service.clone(), consul.clone());
         async move {
-            stop.cancelled().await;
+            match &consul {
+                Some(consul) => consul.run(stop).await,
+                None => stop.cancelled().await,
+            }
             service.health.drain();
+            if let Some(consul) = &consul {
+                consul.drain().await;
+            }
             drain.cancel();
         }
     });
@@ -157,13 +184,33 @@ async fn listen(
     stop.cancel();
     announced.close();
     announced.wait().await;
+    if let Some(consul) = &consul {
+        consul.leave().await;
+    }
     Ok(())
+}
+
+/// The agent that is told of this node, if there is one.
+fn consul(
+    config: &Config,
+    node: &str,
+    scheme: &str,
+    local: SocketAddr,
+) -> Result<Option<Arc<Consul>>, String> {
+    if config.discovery.consul_url.is_empty() {
+        return Ok(None);
+    }
+    Consul::new(&config.discovery, node, scheme, local).map(|consul| Some(Arc::new(consul)))
 }
 
 async fn open(config: &Config) -> Result<Rooms, String> {
     let folder = data::open(&config.data, config.storage.shared)?;
     let storage = open_storage(config, &folder)?;
-    let catalog = open_catalog(config, &folder, &*storage).await?;
+    let (catalog, events) = open_catalog(config, &folder, &*storage).await?;
+    let relay = match &events {
+        Some(events) => Some(events::relay(config, events.clone()).await?),
+        None => None,
+    };
     let access = access::Options {
         root_token: data::root_token(&folder, &SystemEntropy)?,
         keys: reload::ring(&config.auth, &folder.path)?,
@@ -171,16 +218,22 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         issuers: config.auth.jwks.iter().map(jwks::issuer).collect::<Result<_, _>>()?,
     };
     let tasks = TaskTracker::new();
+    let node = cluster::node_id(config);
+    let state = cluster::open_state(config, &node).await?;
+    let coherence = Arc::new(Coherence::new(state.clone(), &SystemEntropy));
+    let is_alone = !config.storage.shared;
     let core = Core {
         catalog: catalog.clone(),
-        facts: if config.storage.shared {
-            Facts::of_many(catalog.clone())
+        facts: if is_alone || config.state.shared().is_some() {
+            Facts::new(catalog.clone(), coherence.clone())
         } else {
-            Facts::new(catalog.clone())
+            Facts::of_many(catalog.clone(), coherence.clone())
         },
+        coherence,
+        events,
         contents: Contents::new(catalog.clone(), storage.clone()),
         storage,
-        state: Arc::new(MemoryState::default()),
+        state: state.clone(),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
         limits: Limits {
@@ -193,7 +246,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
             archive_workers: workers(config.archives.workers),
             encodings_quota: config.archives.encodings_quota,
         },
-        is_alone: !config.storage.shared,
+        is_alone,
         tasks: tasks.clone(),
     };
     let audit = audit::Options {
@@ -225,7 +278,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         .read_denied()
         .await
         .map_err(|error| format!("the denied tokens cannot be read: {}", error.chain()))?;
-    Ok(Rooms { service, catalog, tasks, _folder: folder })
+    Ok(Rooms { service, catalog, state, node, relay, tasks, _folder: folder })
 }
 
 fn open_storage(config: &Config, folder: &DataFolder) -> Result<Arc<dyn Storage>, String> {
@@ -246,8 +299,11 @@ async fn open_catalog(
     config: &Config,
     folder: &DataFolder,
     storage: &dyn Storage,
-) -> Result<Arc<dyn Catalog>, String> {
-    let audit = config.audit.enabled.then(|| Arc::new(SystemClock) as Arc<dyn Clock>);
+) -> Result<(Arc<dyn Catalog>, Option<Arc<dyn EventCatalog>>), String> {
+    let clock = || Arc::new(SystemClock) as Arc<dyn Clock>;
+    let audit = config.audit.enabled.then(clock);
+    let are_kept = config.events.are_kept();
+    let events = are_kept.then(clock);
     match &config.catalog.url {
         CatalogUrl::Sqlite => {
             let path = folder.path.join("catalog.sqlite");
@@ -256,8 +312,9 @@ async fn open_catalog(
                 refuse_log_without_catalog(folder, &config.audit.file(&folder.path))?;
             }
             let readers = std::thread::available_parallelism().map_or(4, |n| n.get().max(2) * 2);
-            let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE, audit };
-            Ok(Arc::new(SqliteCatalog::open(options).map_err(|error| error.to_string())?))
+            let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE, audit, events };
+            let catalog = Arc::new(SqliteCatalog::open(options).map_err(|error| error.to_string())?);
+            Ok((catalog.clone(), are_kept.then_some(catalog as Arc<dyn EventCatalog>)))
         }
         CatalogUrl::Postgres(url) => {
             let options = PostgresOptions {
@@ -265,11 +322,13 @@ async fn open_catalog(
                 connections: config.catalog.connections,
                 queue: CATALOG_QUEUE,
                 audit,
+                events,
                 migrate: config.catalog.migrate,
             };
             let catalog = PostgresCatalog::open(options).await.map_err(|error| error.to_string())?;
             bind_store(&catalog, config, folder, storage).await?;
-            Ok(Arc::new(catalog))
+            let catalog = Arc::new(catalog);
+            Ok((catalog.clone(), are_kept.then_some(catalog as Arc<dyn EventCatalog>)))
         }
     }
 }

@@ -62,6 +62,9 @@ pub(crate) fn start_metrics() -> Result<Metrics, String> {
     carrack_catalog::metrics::describe();
     carrack_storage::metrics::describe();
     carrack_service::metrics::describe();
+    crate::discovery::describe();
+    carrack_state::describe();
+    carrack_events::metrics::describe();
     carrack_http::metrics::describe();
     carrack_transport::metrics::describe();
     describe_process();

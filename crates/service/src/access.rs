@@ -2,10 +2,12 @@
 //!
 //! *Cheapness.* What a token says is kept by its hash, so that a request that was seen before needs neither the catalog
 //! nor a signature. *Coherence.* Tokens and policies change through this room alone, which forgets or replaces what it
-//! keeps before anybody is told of the change. A look-up that was under way meanwhile does not enter the cache: its
-//! placeholder was removed.
+//! keeps before anybody is told of the change, and tells the other nodes. A look-up that was under way meanwhile does not
+//! enter the cache: its placeholder was removed. What other nodes may have changed is believed for an epoch of
+//! [`crate::coherence`].
 
 use crate::Core;
+use crate::coherence::of_tokens;
 use crate::denied::Denied;
 use crate::jwt::{Issuer, Tokens};
 use crate::keys::{KeyRing, Secret};
@@ -58,8 +60,11 @@ pub struct Access {
     policies: RwLock<Arc<Policies>>,
     /// Held while policies are read again, so that an older reading never replaces a newer one.
     reading_policies: tokio::sync::Mutex<()>,
-    by_hash: Cache<(Kind, [u8; 32]), Arc<Identity>>,
-    by_id: Cache<TokenId, ()>,
+    /// The same for what is denied: also held while something is added to it.
+    pub(crate) reading_denied: tokio::sync::Mutex<()>,
+    /// Each with the epoch that it is of, as the next.
+    by_hash: Cache<(Kind, [u8; 32]), (u64, Arc<Identity>)>,
+    by_id: Cache<TokenId, u64>,
     tokens: Tokens,
     pub(crate) denied: Denied,
     /// By generation of the keys, period of time, and hash.
@@ -127,6 +132,7 @@ impl Access {
             anonymous_read: options.anonymous_read,
             policies: RwLock::new(Arc::new(Policies::new(HashMap::new(), options.anonymous_read))),
             reading_policies: tokio::sync::Mutex::new(()),
+            reading_denied: tokio::sync::Mutex::new(()),
             by_hash: Cache::new(TOKENS_MAX),
             by_id: Cache::new(TOKENS_MAX),
             tokens: Tokens::new(options.issuers, clock),
@@ -244,8 +250,15 @@ impl Access {
             return Err(invalid_token());
         }
         let hash = *blake3::hash(secret.as_bytes()).as_bytes();
+        let epoch = self.core.coherence.epoch();
+        if let Some((of, identity)) = self.by_hash.get(&(kind, hash)) {
+            if of == epoch {
+                return Ok(identity);
+            }
+            self.by_hash.remove_if(&(kind, hash), |(of, _)| *of != epoch);
+        }
         match self.by_hash.get_value_or_guard_async(&(kind, hash)).await {
-            Ok(identity) => Ok(identity),
+            Ok((_, identity)) => Ok(identity),
             Err(guard) => {
                 let token = match self.core.catalog.token_by_hash(&hash).await {
                     Ok(token) if Kind::of(token.carrier) == kind => token,
@@ -255,7 +268,7 @@ impl Access {
                 };
                 let identity = Arc::new(token.identity);
                 // Refused when it was revoked meanwhile: then this answer is not for those who come later.
-                match guard.insert(identity.clone()) {
+                match guard.insert((epoch, identity.clone())) {
                     Ok(()) | Err(_) => Ok(identity),
                 }
             }
@@ -264,11 +277,18 @@ impl Access {
 
     /// Whether the token that something was made with is still good; `invalid_token` otherwise.
     pub(crate) async fn still_good(&self, token: &TokenId) -> Result<()> {
+        let epoch = self.core.coherence.epoch();
+        if let Some(of) = self.by_id.get(token) {
+            if of == epoch {
+                return Ok(());
+            }
+            self.by_id.remove_if(token, |of| *of != epoch);
+        }
         match self.by_id.get_value_or_guard_async(token).await {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(guard) => match self.core.catalog.token(token).await {
-                Ok(_) => match guard.insert(()) {
-                    Ok(()) | Err(()) => Ok(()),
+                Ok(_) => match guard.insert(epoch) {
+                    Ok(()) | Err(_) => Ok(()),
                 },
                 Err(error) if error.code() == Code::TokenNotFound => Err(invalid_token()),
                 Err(error) => Err(error),
@@ -329,11 +349,28 @@ impl Access {
     }
 
     async fn end(&self, id: TokenId) -> Result<()> {
-        for gone in self.core.catalog.delete_token(&id).await? {
+        let gone = self.core.catalog.delete_token(&id).await?;
+        for gone in &gone {
             self.by_hash.remove(&(Kind::of(gone.carrier), gone.hash));
             self.by_id.remove(&gone.id);
         }
+        for news in of_tokens(gone.iter().map(|gone| (gone.hash, gone.id))) {
+            self.core.coherence.tell(news).await;
+        }
         Ok(())
+    }
+
+    /// Forgets tokens that another node has ended: hash of the secret and id of each, in hexadecimal.
+    pub(crate) fn forget_tokens(&self, tokens: &[(String, String)]) {
+        for (hash, id) in tokens {
+            if let Some(hash) = carrack_domain::id::unhex(hash) {
+                self.by_hash.remove(&(Kind::Bearer, hash));
+                self.by_hash.remove(&(Kind::Cookie, hash));
+            }
+            if let Some(id) = TokenId::parse(id) {
+                self.by_id.remove(&id);
+            }
+        }
     }
 
     /// Begins a session of the web app for whoever brings this token; what a cookie carries.

@@ -2,6 +2,7 @@
 
 use crate::Core;
 use crate::access::Access;
+use crate::coherence::News;
 use carrack_catalog::Outcome;
 use carrack_domain::access::{DEFAULT_BUCKET, ListBuckets, ManageBucket};
 use carrack_domain::file::{Bucket, BucketSettings};
@@ -30,6 +31,7 @@ impl Buckets {
         let work = async move {
             let put = core.catalog.put_bucket(&name, &settings, core.clock.now()).await?;
             access.read_policies().await?;
+            core.coherence.tell(News::Policies).await;
             Ok(put)
         };
         self.core.to_the_end(work).await
@@ -52,7 +54,9 @@ impl Buckets {
         let (core, access, name) = (self.core.clone(), self.access.clone(), grant.resource().clone());
         let work = async move {
             core.catalog.delete_bucket(&name).await?;
-            access.read_policies().await
+            access.read_policies().await?;
+            core.coherence.tell(News::Policies).await;
+            Ok(())
         };
         self.core.to_the_end(work).await
     }

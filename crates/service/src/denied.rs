@@ -1,9 +1,10 @@
 //! Tokens that others have signed and that are good no more although they have not ended.
 //!
 //! All of them are in memory: they are asked for with every request that such a token makes. They change through this room
-//! alone, which notes a new one before anybody is told that it is denied.
+//! alone, which notes a new one before anybody is told that it is denied, and tells the other nodes.
 
 use crate::access::{Access, invalid_token};
+use crate::coherence::News;
 use crate::jwt::OWN;
 use carrack_domain::access::ManageTokens;
 use carrack_domain::token::Denial;
@@ -32,8 +33,9 @@ pub struct NewDenial {
 }
 
 impl Access {
-    /// Reads what is denied. Called at the start, before the first request.
+    /// Reads what is denied. Called at the start, before the first request, and where other nodes may have denied more.
     pub async fn read_denied(&self) -> Result<()> {
+        let _turn = self.reading_denied.lock().await;
         let denied = self.core.catalog.denied_tokens(DENIED_MAX).await?;
         let denied = denied.iter().map(|denial| (denial.id(), denial.until)).collect();
         *self.denied.0.write().unwrap_or_else(PoisonError::into_inner) = denied;
@@ -66,10 +68,11 @@ impl Access {
             let detail = format!("{DENIED_MAX} tokens are denied already: change the issuer's key instead.");
             return Err(Error::new(Code::InvalidRequest, detail));
         }
+        let _turn = self.reading_denied.lock().await;
         // Written down first: who is told that it is denied will not find it good after a restart.
         self.core.catalog.deny_token(&denial).await?;
-        let mut denied = self.denied.0.write().unwrap_or_else(PoisonError::into_inner);
-        denied.insert(denial.id(), denial.until);
+        self.denied.0.write().unwrap_or_else(PoisonError::into_inner).insert(denial.id(), denial.until);
+        self.core.coherence.tell(News::Denied).await;
         Ok(denial)
     }
 

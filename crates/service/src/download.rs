@@ -8,6 +8,7 @@ use carrack_domain::access::ReadFile;
 use carrack_domain::file::{Blob, File};
 use carrack_domain::{BlobId, Code, Error, Grant, Result, Rope};
 pub use carrack_storage::{Form, Reader};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -132,7 +133,7 @@ async fn open_all(reader: &mut dyn Reader, blob: &Blob) -> Result<()> {
 }
 
 /// What a transfer is, for the metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// A whole file.
     Full,

@@ -110,6 +110,11 @@ impl Desk {
         }
     }
 
+    /// How many run here.
+    pub(crate) fn count(&self) -> usize {
+        self.all().len()
+    }
+
     /// How far a job is, if it runs here.
     pub(crate) fn progress(&self, job: ArchiveId) -> Option<Progress> {
         self.all().get(&job).map(|running| running.progress())

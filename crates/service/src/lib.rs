@@ -6,6 +6,8 @@ pub mod access;
 pub mod archive;
 pub mod audit;
 pub mod bucket;
+pub mod cluster;
+pub mod coherence;
 pub mod contents;
 pub mod denied;
 pub mod download;
@@ -19,14 +21,15 @@ pub mod limit;
 pub mod link;
 pub mod maintenance;
 pub mod metrics;
+mod reading;
 mod retention;
 pub mod signed;
 pub mod transfers;
 pub mod upload;
 
 use bytes::Bytes;
-use carrack_catalog::Catalog;
 pub use carrack_catalog::Outcome;
+use carrack_catalog::{Catalog, EventCatalog};
 use carrack_domain::{Clock, Entropy, Result};
 use carrack_state::State;
 pub use carrack_state::Watch;
@@ -71,6 +74,10 @@ pub struct Core {
     pub storage: Arc<dyn Storage>,
     /// The bytes of blobs to be read, wherever they are.
     pub contents: Arc<contents::Contents>,
+    /// What other nodes know of our changes, and we of theirs.
+    pub coherence: Arc<coherence::Coherence>,
+    /// What is told to others, if anything is.
+    pub events: Option<Arc<dyn EventCatalog>>,
     /// What is shared for a short time.
     pub state: Arc<dyn State>,
     /// The time.
@@ -120,10 +127,14 @@ pub struct Service {
     pub archives: Arc<archive::Archives>,
     /// The workers.
     pub jobs: Arc<job::Jobs>,
+    desk: Arc<job::Desk>,
+    core: Arc<Core>,
     /// Who did what.
     pub audit: Arc<audit::Trail>,
     /// Whether it works.
-    pub health: health::Health,
+    pub health: Arc<health::Health>,
+    /// The nodes there are.
+    pub cluster: Arc<cluster::Cluster>,
     /// What happens without being asked.
     pub maintenance: Arc<maintenance::Maintenance>,
 }
@@ -149,8 +160,11 @@ impl Service {
         let maintenance = Arc::new(maintenance);
         let downloads = Arc::new(download::Downloads::new(core.clone(), readings));
         let files = Arc::new(file::Files::new(core.clone(), maintenance.clone()));
-        let archives = archive::Archives::new(core.clone(), manifests, desk, pool);
+        let archives = archive::Archives::new(core.clone(), manifests, desk.clone(), pool);
         let archives = Arc::new(archives);
+        let transfers = Arc::new(transfers::Transfers::new(core.clock.clone()));
+        let health = Arc::new(health::Health::new(core.clone()));
+        let cluster = cluster::Cluster::new(core.clone(), health.clone(), transfers.clone(), desk.clone());
         Ok(Service {
             buckets: bucket::Buckets::new(core.clone(), access.clone()),
             uploads: upload::Uploads::new(core.clone(), maintenance.clone(), files.clone()),
@@ -158,12 +172,15 @@ impl Service {
             links: link::Links::new(core.clone(), access.clone(), downloads.clone(), archives.clone()),
             downloads,
             limiter: Arc::new(limit::Limiter::new(core.clone(), limits)),
-            transfers: Arc::new(transfers::Transfers::new(core.clock.clone())),
+            transfers,
+            cluster: Arc::new(cluster),
             archives,
             jobs,
             audit: Arc::new(audit::Trail::new(core.clone(), access.clone(), audit)),
             access,
-            health: health::Health::new(core),
+            health,
+            desk,
+            core,
             maintenance,
         })
     }

@@ -2,7 +2,8 @@
 //!
 //! *Counting.* A use of a counted link is taken in one transaction before the first byte is sent. What is sent under it is
 //! counted as it goes and written down when each answer ends; in between it is in memory, in one place for all answers of
-//! the same use. A crash in the middle forgets what was sent since: the use stays taken, and can be resumed.
+//! the same use. A crash in the middle forgets what was sent since: the use stays taken, and can be resumed. Several nodes
+//! that serve the same use take in what the others have written down, before they begin an answer and when they end one.
 
 mod target;
 
@@ -70,12 +71,49 @@ pub struct Links {
 /// A claim that is being used.
 struct Live {
     claim: Mutex<LinkClaim>,
+    /// As it was written down when this node looked last. Held while it is looked at and written.
+    base: tokio::sync::Mutex<LinkClaim>,
     size: u64,
 }
+
+/// How often a claim is written again that another node has written over.
+const SAVES_MAX: usize = 5;
 
 impl Live {
     fn claim(&self) -> MutexGuard<'_, LinkClaim> {
         self.claim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what other nodes have written down.
+    async fn look(&self, core: &Core) -> Result<()> {
+        let mut base = self.base.lock().await;
+        self.learn(core, &mut base).await
+    }
+
+    async fn learn(&self, core: &Core, base: &mut LinkClaim) -> Result<()> {
+        let stored = core.catalog.claim(&base.link, &base.id).await?;
+        self.claim().learn(base, &stored, self.size, core.clock.now());
+        *base = stored;
+        Ok(())
+    }
+
+    /// Writes down how far it is.
+    async fn save(&self, core: &Core) -> Result<()> {
+        let mut base = self.base.lock().await;
+        let is_shared = core.state.is_shared();
+        for _ in 0..SAVES_MAX {
+            if is_shared {
+                self.learn(core, &mut base).await?;
+            }
+            let claim = self.claim().clone();
+            core.catalog.save_claim(&claim).await?;
+            // Another node may have read before this and written after it: then what was counted here is not in there.
+            if !is_shared || core.catalog.claim(&claim.link, &claim.id).await?.covers(&claim) {
+                *base = claim;
+                return Ok(());
+            }
+        }
+        Err(Error::new(Code::Overloaded, "Too many nodes write down the same use of a link."))
     }
 }
 
@@ -104,8 +142,7 @@ impl Delivery {
         let tasks = core.tasks.clone();
         // Owned by the tracker that shutdown awaits. It holds the claim, so that nobody reads it from before.
         tasks.spawn(async move {
-            let claim = live.claim().clone();
-            if let Err(error) = core.catalog.save_claim(&claim).await {
+            if let Err(error) = live.save(&core).await {
                 tracing::warn!(error = error.chain(), "how far a use of a link is could not be written down");
             }
         });
@@ -296,6 +333,9 @@ impl Links {
     async fn live(&self, link: &Link, id: ClaimId) -> Result<Arc<Live>> {
         let known = || self.table().get(&id).and_then(Weak::upgrade);
         if let Some(live) = known() {
+            if self.core.state.is_shared() {
+                live.look(&self.core).await?;
+            }
             return if live.claim().link == link.id { Ok(live) } else { Err(used()) };
         }
         let claim = self.core.catalog.claim(&link.id, &id).await?;
@@ -305,7 +345,8 @@ impl Links {
         }
         // Those that nobody uses any more go when another comes.
         table.retain(|_, live| live.strong_count() > 0);
-        let live = Arc::new(Live { claim: Mutex::new(claim), size: link.target.size() });
+        let base = tokio::sync::Mutex::new(claim.clone());
+        let live = Arc::new(Live { claim: Mutex::new(claim), base, size: link.target.size() });
         table.insert(id, Arc::downgrade(&live));
         Ok(live)
     }

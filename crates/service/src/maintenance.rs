@@ -222,13 +222,12 @@ impl Maintenance {
             if blobs.is_empty() {
                 return Ok(());
             }
-            for blob in blobs {
-                if self.is_read(blob) {
-                    skip.push(blob);
-                } else {
-                    self.delete(blob).await?;
-                }
+            let unread = blobs.iter().copied().filter(|blob| !self.is_read(*blob)).collect();
+            let free = crate::reading::free_elsewhere(&self.core, unread).await;
+            for blob in &free {
+                self.delete(*blob).await?;
             }
+            skip.extend(blobs.into_iter().filter(|blob| !free.contains(blob)));
             if skip.len() >= BATCH {
                 return Ok(()); // The rest waits for the next round, so that this list stays short.
             }
@@ -236,8 +235,12 @@ impl Maintenance {
     }
 
     /// Deletes a blob that has just lost its last file, unless an archive under way needs it; a small one within moments,
-    /// together with others. A failure is left to the next round: the record that it is to be deleted stays.
+    /// together with others. Where other nodes may read it, it is left to the next round, too. A failure is left to the next round: the record that it is to be deleted stays.
     pub async fn collect(&self, blob: BlobId) {
+        // Other nodes are asked once for many, by the next round.
+        if self.core.state.is_shared() {
+            return;
+        }
         match self.core.catalog.blob(&blob).await {
             Ok(Some(record)) if record.size <= CONTENT_BYTES_MAX => self.small.push(blob),
             Ok(Some(_)) => self.collect_now(blob).await,
@@ -287,7 +290,7 @@ impl Maintenance {
     }
 
     /// Whether an archive or a download under way reads it piece by piece.
-    fn is_read(&self, blob: BlobId) -> bool {
+    pub(crate) fn is_read(&self, blob: BlobId) -> bool {
         self.manifests.holds(blob) || self.readings.holds(blob)
     }
 

@@ -1,11 +1,13 @@
-//! Downloads under way, for those who watch.
+//! Downloads under way, for those who watch, on whichever node.
 //!
 //! *Cost.* Only what is large enough to be watched is noted, and a transfer counts in a number of its own that nobody waits for.
 //! *Bounds.* At most [`NOTED_MAX`] transfers are noted, of the ended ones the last [`ENDED_MAX`] for [`ENDED_SHOWN`].
 
 use crate::download::Kind;
 use carrack_domain::{Clock, Principal, Timestamp};
-use std::collections::{BTreeMap, VecDeque};
+use carrack_state::State;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,11 +20,19 @@ const NOTED_MAX: usize = 4096;
 /// Ended transfers that are still shown, and for how long, so that whoever watches sees how they ended.
 const ENDED_MAX: usize = 256;
 const ENDED_SHOWN: Duration = Duration::from_secs(5);
+/// How often a node tells the others of its own, how many, and how long they are shown that are not heard of.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+const TOLD_MAX: usize = 200;
+const HEARD_SHOWN: Duration = Duration::from_secs(4);
+/// By which they are told.
+const TOPIC: &str = "downloads";
+/// Numbers of one node: the next one's begin elsewhere.
+const NUMBERS: u64 = 1 << 32;
 /// The most that somebody is shown at once.
 const SHOWN_MAX: usize = 100;
 
 /// How a transfer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
     /// Bytes go.
     Running,
@@ -47,7 +57,7 @@ impl Standing {
 }
 
 /// A download as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     /// Tells it from others.
     pub id: u64,
@@ -73,6 +83,15 @@ pub struct Transfers {
     table: Mutex<Table>,
     /// Beginnings and ends.
     changes: watch::Sender<()>,
+    /// Those of other nodes, and when each was heard of.
+    elsewhere: Mutex<HashMap<String, (Timestamp, Vec<Shown>)>>,
+}
+
+/// What a node tells of its own.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    node: String,
+    downloads: Vec<Shown>,
 }
 
 #[derive(Default)]
@@ -108,7 +127,12 @@ impl Noted {
 
 impl Transfers {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Transfers {
-        Transfers { clock, table: Mutex::default(), changes: watch::channel(()).0 }
+        Transfers {
+            clock,
+            table: Mutex::default(),
+            changes: watch::channel(()).0,
+            elsewhere: Mutex::default(),
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -173,13 +197,92 @@ impl Transfers {
         let running = table.running.iter().filter(|(_, noted)| known(&noted.owner));
         let running = running.map(|(id, noted)| noted.shown(*id, Standing::Running));
         let mut shown: Vec<Shown> = running.take(SHOWN_MAX).chain(ended).take(SHOWN_MAX).collect();
+        drop(table);
+        let now = self.clock.now();
+        let elsewhere = self.elsewhere();
+        let heard = elsewhere.values().filter(|(at, _)| now < at.after(HEARD_SHOWN));
+        let heard = heard.flat_map(|(_, downloads)| downloads).filter(|shown| known(&shown.owner));
+        let room = SHOWN_MAX - shown.len();
+        shown.extend(heard.take(room).cloned());
         shown.sort_unstable_by_key(|shown| shown.id);
         shown
+    }
+
+    fn elsewhere(&self) -> MutexGuard<'_, HashMap<String, (Timestamp, Vec<Shown>)>> {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the other nodes of those here, and hears of theirs, for ever.
+    pub(crate) async fn share(&self, state: &dyn State) {
+        let own = state.nodes().into_iter().find(|node| node.is_self).map(|node| node.id).unwrap_or_default();
+        // Numbers that no other node gives, and that JavaScript can count to.
+        let tag = blake3::hash(own.as_bytes());
+        let tag =
+            u64::from(u32::from_le_bytes([tag.as_bytes()[0], tag.as_bytes()[1], tag.as_bytes()[2] & 15, 0]));
+        self.table().last += tag * NUMBERS;
+        let mut news = match state.hear(TOPIC).await {
+            Ok(news) => news,
+            Err(error) => {
+                tracing::error!(error = error.chain(), "downloads of other nodes are not shown");
+                return;
+            }
+        };
+        let mut ticks = tokio::time::interval(TOLD_EVERY);
+        let mut told_some = false;
+        loop {
+            tokio::select! {
+                told = news.next() => if let Some(told) = told { self.hear(&own, &told) },
+                _ = ticks.tick() => {
+                    let downloads = self.here();
+                    // Those who are not there any more are told so once.
+                    if (told_some || !downloads.is_empty()) && state.nodes().len() > 1 {
+                        told_some = !downloads.is_empty();
+                        tell(state, Told { node: own.clone(), downloads }).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Those here, as the others are told of them.
+    fn here(&self) -> Vec<Shown> {
+        let mut table = self.table();
+        table.forget(self.clock.now());
+        let running = table.running.iter().map(|(id, noted)| noted.shown(*id, Standing::Running));
+        running.chain(table.ended.iter().map(|(_, shown)| shown.clone())).take(TOLD_MAX).collect()
+    }
+
+    fn hear(&self, own: &str, told: &[u8]) {
+        let Ok(Told { node, downloads }) = serde_json::from_slice::<Told>(told) else { return };
+        if node == own {
+            return;
+        }
+        let now = self.clock.now();
+        let mut elsewhere = self.elsewhere();
+        elsewhere.retain(|_, (at, _)| now < at.after(HEARD_SHOWN));
+        elsewhere.insert(node, (now, downloads));
+        drop(elsewhere);
+        self.changes.send_replace(());
+    }
+
+    /// How many are under way that are noted.
+    pub(crate) fn running(&self) -> usize {
+        self.table().running.len()
     }
 
     /// Hears of beginnings and ends from now on.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
+    }
+}
+
+async fn tell(state: &dyn State, told: Told) {
+    let published = match serde_json::to_vec(&told) {
+        Ok(message) => state.publish(TOPIC, message.into()).await.map_err(|error| error.chain()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = published {
+        tracing::debug!(error, "downloads are not shown on other nodes");
     }
 }
 

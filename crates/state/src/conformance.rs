@@ -5,7 +5,7 @@
     reason = "a failed expectation here is a failed test of the caller"
 )]
 
-use crate::{Refill, State, Watch};
+use crate::{Hear, Refill, State, Watch};
 use bytes::Bytes;
 use carrack_domain::Timestamp;
 use std::sync::Arc;
@@ -16,31 +16,39 @@ const SOON: Duration = Duration::from_secs(10);
 /// How long nothing has to come before it counts as nothing.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// Runs the whole suite.
-pub async fn run(state: Arc<dyn State>) {
+/// Runs the whole suite. `passing` lets so much time pass, and says which time it is then by this node's clock.
+pub async fn run<F: Future<Output = Timestamp>>(state: Arc<dyn State>, passing: impl Fn(Duration) -> F) {
     watchers_hear_of_their_topic_alone(&*state).await;
     the_newest_replaces_the_rest(&*state).await;
-    cells_are_apart_and_refill(&*state).await;
+    cells_are_apart_and_refill(&*state, passing).await;
     many_take_what_there_is(state.clone()).await;
+    who_hears_hears_everything_in_order(&*state).await;
+    who_hears_and_is_slow_is_told_so(&*state).await;
+    nobody_else_says_anything(&*state).await;
     many_hear_the_last_word(state).await;
 }
 
-async fn cells_are_apart_and_refill(state: &dyn State) {
-    let refill = Refill::per_second(100, 3).unwrap();
-    let at = |millis| Timestamp::from_millis(1_800_000_000_000 + millis);
-    let left = async |cell: u8, only_look: bool, millis: i64| {
-        let taken = state.take(&[cell; 16], refill, only_look, at(millis)).await.unwrap();
+async fn cells_are_apart_and_refill<F: Future<Output = Timestamp>>(
+    state: &dyn State,
+    passing: impl Fn(Duration) -> F,
+) {
+    let refill = Refill { every: Duration::from_secs(1), burst: 3 };
+    let left = async |cell: u8, only_look: bool, after: Duration| {
+        let now = passing(after).await;
+        let taken = state.take(&[cell; 16], refill, only_look, now).await.unwrap();
         assert_eq!(taken.is_admitted, taken.retry_after.is_zero(), "{taken:?}");
+        assert!(taken.retry_after <= refill.every && taken.whole_after <= refill.every * 3, "{taken:?}");
         taken.is_admitted.then_some(taken.left)
     };
-    assert_eq!(left(1, true, 0).await, Some(3), "a cell that nobody touched is whole");
+    let at_once = Duration::ZERO;
+    assert_eq!(left(1, true, at_once).await, Some(3), "a cell that nobody touched is whole");
     for expected in [Some(2), Some(1), Some(0), None, None] {
-        assert_eq!(left(1, false, 0).await, expected);
+        assert_eq!(left(1, false, at_once).await, expected);
     }
-    assert_eq!(left(2, false, 0).await, Some(2), "another cell");
-    assert_eq!(left(1, false, 10).await, Some(0), "one came back");
-    assert_eq!(left(1, true, 10).await, None);
-    assert_eq!(left(1, false, 60_000).await, Some(2), "no more than it holds");
+    assert_eq!(left(2, false, at_once).await, Some(2), "another cell");
+    assert_eq!(left(1, false, Duration::from_millis(1100)).await, Some(0), "one came back");
+    assert_eq!(left(1, true, at_once).await, None);
+    assert_eq!(left(1, false, Duration::from_secs(5)).await, Some(2), "no more than it holds");
 }
 
 async fn many_take_what_there_is(state: Arc<dyn State>) {
@@ -99,4 +107,45 @@ async fn many_hear_the_last_word(state: Arc<dyn State>) {
     }
     state.publish("t:4", Bytes::from_static(b"end")).await.unwrap();
     listening.join_all().await;
+}
+
+async fn heard(hear: &mut Box<dyn Hear>) -> Option<Bytes> {
+    tokio::time::timeout(SOON, hear.next()).await.unwrap()
+}
+
+async fn who_hears_hears_everything_in_order(state: &dyn State) {
+    let (mut one, mut two) = (state.hear("t:5").await.unwrap(), state.hear("t:5").await.unwrap());
+    let _newest = state.watch("t:5").await.unwrap();
+    for number in 0..500_u32 {
+        state.publish("t:5", number.to_string().into()).await.unwrap();
+    }
+    for hearing in [&mut one, &mut two] {
+        for number in 0..500_u32 {
+            assert_eq!(heard(hearing).await.unwrap(), number.to_string());
+        }
+    }
+}
+
+async fn who_hears_and_is_slow_is_told_so(state: &dyn State) {
+    let mut slow = state.hear("t:6").await.unwrap();
+    for number in 0..5_000_u32 {
+        state.publish("t:6", number.to_string().into()).await.unwrap();
+    }
+    let mut losses = 0;
+    loop {
+        match heard(&mut slow).await {
+            None => losses += 1,
+            Some(message) if message == "4999" => break,
+            Some(_) => {}
+        }
+    }
+    assert!(losses > 0, "what is lost is told");
+}
+
+async fn nobody_else_says_anything(state: &dyn State) {
+    let said = [([8; 16], 5), ([9; 16], 0)];
+    assert_eq!(state.compare(&said).await.unwrap(), vec![Vec::<u64>::new(); 2], "one's own is left out");
+    assert!(state.compare(&[]).await.unwrap().is_empty());
+    let nodes = state.nodes();
+    assert!(nodes.len() == 1 && nodes[0].is_self, "{nodes:?}");
 }

@@ -1,18 +1,31 @@
 //! [`MemoryState`]: the shared memory of a single node.
 
-use crate::{CellName, Refill, State, Taken, Watch};
+use crate::topics::Topics;
+use crate::{CellName, Hear, Node, Refill, State, Taken, Watch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use carrack_domain::{Result, Timestamp};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Shared memory within the process. A topic takes memory only while somebody watches it.
-#[derive(Default)]
 pub struct MemoryState {
-    topics: Arc<Topics>,
+    topics: Arc<Topics<()>>,
     cells: Cells,
+    node: String,
+    about: Mutex<Bytes>,
+}
+
+impl MemoryState {
+    /// The memory of the node of this name.
+    pub fn new(node: String) -> MemoryState {
+        MemoryState {
+            topics: Arc::new(Topics::new(())),
+            cells: Cells::default(),
+            node,
+            about: Mutex::default(),
+        }
+    }
 }
 
 /// Cells in one part of [`Cells`], at most: all of them together take some 4 MiB.
@@ -22,10 +35,10 @@ const PARTS: usize = 16;
 
 /// When each cell is whole again, in microseconds since 1970. Those that are whole are forgotten, which loses nothing.
 #[derive(Default)]
-struct Cells([Mutex<HashMap<CellName, u64>>; PARTS]);
+pub(crate) struct Cells([Mutex<HashMap<CellName, u64>>; PARTS]);
 
 impl Cells {
-    fn take(&self, name: &CellName, refill: Refill, only_look: bool, now: u64) -> Taken {
+    pub(crate) fn take(&self, name: &CellName, refill: Refill, only_look: bool, now: u64) -> Taken {
         let part = &self.0[usize::from(name[0]) % PARTS];
         let mut cells = part.lock().unwrap_or_else(PoisonError::into_inner);
         let known = cells.get(name).copied();
@@ -54,63 +67,52 @@ fn make_room(cells: &mut HashMap<CellName, u64>, now: u64) {
     cells.retain(|_, whole| *whole > middle);
 }
 
-#[derive(Default)]
-struct Topics(Mutex<HashMap<String, watch::Sender<Bytes>>>);
-
-impl Topics {
-    fn all(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Bytes>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Watching {
-    topics: Arc<Topics>,
-    topic: String,
-    /// `None` only while it is being dropped.
-    receiver: Option<watch::Receiver<Bytes>>,
+/// Microseconds since 1970.
+pub(crate) fn micros(now: Timestamp) -> u64 {
+    u64::try_from(now.as_millis()).unwrap_or(0).saturating_mul(1000)
 }
 
 #[async_trait]
 impl State for MemoryState {
     async fn publish(&self, topic: &str, message: Bytes) -> Result<()> {
-        let sender = self.topics.all().get(topic).cloned();
-        if let Some(sender) = sender {
-            sender.send_replace(message);
-        }
+        self.topics.tell(topic, message);
         Ok(())
     }
 
     async fn take(&self, cell: &CellName, refill: Refill, only_look: bool, now: Timestamp) -> Result<Taken> {
-        let now = u64::try_from(now.as_millis()).unwrap_or(0).saturating_mul(1000);
-        Ok(self.cells.take(cell, refill, only_look, now))
+        Ok(self.cells.take(cell, refill, only_look, micros(now)))
     }
 
     async fn watch(&self, topic: &str) -> Result<Box<dyn Watch>> {
-        let mut topics = self.topics.all();
-        let sender = topics.entry(topic.to_owned()).or_insert_with(|| watch::channel(Bytes::new()).0);
-        let receiver = Some(sender.subscribe());
-        Ok(Box::new(Watching { topics: self.topics.clone(), topic: topic.to_owned(), receiver }))
+        Ok(Box::new(self.topics.watch(topic)))
     }
-}
 
-#[async_trait]
-impl Watch for Watching {
-    async fn next(&mut self) -> Option<Bytes> {
-        let receiver = self.receiver.as_mut()?;
-        receiver.changed().await.ok()?;
-        Some(receiver.borrow_and_update().clone())
+    async fn hear(&self, topic: &str) -> Result<Box<dyn Hear>> {
+        Ok(Box::new(self.topics.hear(topic)))
     }
-}
 
-impl Drop for Watching {
-    fn drop(&mut self) {
-        // Under the lock, so that nobody begins to watch a topic that is just going.
-        let mut topics = self.topics.all();
-        drop(self.receiver.take());
-        if topics.get(&self.topic).is_some_and(|sender| sender.receiver_count() == 0) {
-            topics.remove(&self.topic);
-        }
+    async fn compare(&self, said: &[(CellName, u64)]) -> Result<Vec<Vec<u64>>> {
+        Ok(vec![Vec::new(); said.len()])
     }
+
+    fn introduce(&self, about: Bytes) {
+        *self.about.lock().unwrap_or_else(PoisonError::into_inner) = about;
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        let about = self.about.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        vec![Node { id: self.node.clone(), about, is_self: true }]
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn is_connected(&self) -> bool {
+        true
+    }
+
+    async fn close(&self) {}
 }
 
 #[cfg(test)]
@@ -119,7 +121,14 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn conforms() {
-        crate::conformance::run(Arc::new(MemoryState::default())).await;
+        let now = std::sync::Mutex::new(Timestamp::from_millis(1_800_000_000_000));
+        let passing = |span| {
+            let mut now = now.lock().unwrap();
+            *now = now.after(span);
+            let now = *now;
+            async move { now }
+        };
+        crate::conformance::run(Arc::new(MemoryState::new("one".to_owned())), passing).await;
     }
 
     #[test]
@@ -147,14 +156,14 @@ mod tests {
 
     #[tokio::test]
     async fn topics_that_nobody_watches_take_no_memory() {
-        let state = MemoryState::default();
+        let state = MemoryState::new("one".to_owned());
         let one = state.watch("a").await.unwrap();
         let two = state.watch("a").await.unwrap();
         state.publish("b", Bytes::from_static(b"x")).await.unwrap();
-        assert_eq!(state.topics.all().len(), 1);
+        assert_eq!(state.topics.count(), 1);
         drop(one);
-        assert_eq!(state.topics.all().len(), 1);
+        assert_eq!(state.topics.count(), 1);
         drop(two);
-        assert_eq!(state.topics.all().len(), 0);
+        assert_eq!(state.topics.count(), 0);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::values::unsigned;
 use crate::audit::{AuditPage, AuditQuery, Position};
+use crate::events::{NewEvent, of_change};
 use carrack_domain::audit::chain::{Hash, Head, Header};
 use carrack_domain::audit::{Change, Context, Lines};
 use carrack_domain::{Clock, Code, Error, Result, Timestamp};
@@ -54,6 +55,10 @@ pub(crate) struct Journal {
     committed: Head,
     /// Changes of the present transaction.
     changes: Lines,
+    /// `None`: no events are kept.
+    event_clock: Option<Arc<dyn Clock>>,
+    /// Events of the present transaction.
+    events: Vec<NewEvent>,
 }
 
 /// How far a transaction was before a command.
@@ -62,18 +67,25 @@ pub(crate) struct Mark {
     text: usize,
     count: u64,
     at: Timestamp,
+    events: usize,
 }
 
 impl Journal {
     /// For a chain that ends with `head`.
-    pub(crate) fn new(clock: Option<Arc<dyn Clock>>, head: Head) -> Journal {
-        Journal { clock, head, committed: head, changes: Lines::default() }
+    pub(crate) fn new(
+        clock: Option<Arc<dyn Clock>>,
+        event_clock: Option<Arc<dyn Clock>>,
+        head: Head,
+    ) -> Journal {
+        let (changes, events) = (Lines::default(), Vec::new());
+        Journal { clock, head, committed: head, changes, event_clock, events }
     }
 
     /// A transaction begins.
     pub(crate) fn begin(&mut self) {
         self.head = self.committed;
         self.changes = Lines::default();
+        self.events.clear();
     }
 
     /// A transaction begins, and found the chain to end here.
@@ -89,7 +101,7 @@ impl Journal {
 
     pub(crate) fn mark(&self) -> Mark {
         let Lines { text, count, at } = &self.changes;
-        Mark { head: self.head, text: text.len(), count: *count, at: *at }
+        Mark { head: self.head, text: text.len(), count: *count, at: *at, events: self.events.len() }
     }
 
     /// What a command did since `mark` was rolled back.
@@ -97,10 +109,14 @@ impl Journal {
         self.head = mark.head;
         self.changes.text.truncate(mark.text);
         (self.changes.count, self.changes.at) = (mark.count, mark.at);
+        self.events.truncate(mark.events);
     }
 
     /// Takes down what a command has changed.
     pub(crate) fn note(&mut self, by: Option<&Context>, changes: &[Change]) {
+        if self.event_clock.is_some() {
+            self.events.extend(changes.iter().flat_map(|change| of_change(change, by)));
+        }
         let Some(clock) = &self.clock else { return };
         let now = clock.now();
         for change in changes {
@@ -114,6 +130,12 @@ impl Journal {
         metrics::counter!("carrack_audit_records_total").increment(header.records);
         self.head = header.head();
         header
+    }
+
+    /// Before a commit: the events of the transaction, if there are any, and when they happened.
+    pub(crate) fn events(&self) -> Option<(Timestamp, &[NewEvent])> {
+        let clock = self.event_clock.as_ref().filter(|_| !self.events.is_empty())?;
+        Some((clock.now(), &self.events))
     }
 
     /// Before a commit: the changes of the transaction, to become a block; `None` when there was none.

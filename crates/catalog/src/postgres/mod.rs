@@ -15,6 +15,7 @@ mod blobs;
 mod buckets;
 mod encodings;
 mod error;
+mod events;
 mod files;
 mod jobs;
 mod joins;
@@ -71,6 +72,8 @@ pub struct PostgresOptions {
     pub queue: usize,
     /// What the audit log takes its times from; `None`: nothing is recorded in it.
     pub audit: Option<Arc<dyn Clock>>,
+    /// What events take their times from; `None`: none are kept.
+    pub events: Option<Arc<dyn Clock>>,
     /// Whether to apply outstanding migrations; else they are an error.
     pub migrate: bool,
 }
@@ -143,7 +146,7 @@ impl PostgresCatalog {
         let (sender, queue) = mpsc::channel(options.queue.max(1));
         let commits = Arc::new(AtomicU64::new(0));
         // Where the chain ends is read in every transaction, since others add to it.
-        let journal = Journal::new(options.audit, Head::new(ChainId([0; 16])));
+        let journal = Journal::new(options.audit, options.events, Head::new(ChainId([0; 16])));
         let task = Writer { server, session: None, journal, queue, commits: commits.clone() };
         let mut writer = JoinSet::new();
         writer.spawn(task.run());

@@ -19,8 +19,10 @@ struct Migration {
 }
 
 /// In order; the schema version is how many of them a database has seen.
-const MIGRATIONS: [Migration; 1] =
-    [Migration { name: "facts", sql: include_str!("../../migrations/postgres/0001_facts.sql"), needs: 1 }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { name: "facts", sql: include_str!("../../migrations/postgres/0001_facts.sql"), needs: 1 },
+    Migration { name: "events", sql: include_str!("../../migrations/postgres/0002_events.sql"), needs: 1 },
+];
 
 /// How long a server that is starting, or changing its primary, is waited for.
 const PATIENCE: Duration = Duration::from_secs(15);

@@ -7,6 +7,7 @@
 
 use super::audit;
 use super::error::{Done, Failed, Kind, unavailable};
+use super::events;
 use super::session::{Server, Session, stopping};
 use crate::common::journal::Journal;
 use carrack_domain::audit::{Change, Context};
@@ -219,7 +220,10 @@ async fn transact(
         return Ok(count);
     }
     let begun = Instant::now();
-    // In the same transaction: what cannot be recorded is not kept.
+    // In the same transaction: what cannot be recorded, or told, is not kept.
+    if let Some((at, events)) = journal.events() {
+        events::insert(session, at, events).await.map_err(Broken::Before)?;
+    }
     let block = journal.seal().map_err(|error| Broken::Before(error.into()))?;
     if let Some(packed) = block {
         // Sent together, and in this order, since the first needs no preparing any more. When the block is refused the

@@ -23,7 +23,10 @@ impl ArchiveCatalog for SqliteCatalog {
 
     async fn commit_archive(&self, archive: &Archive) -> Result<()> {
         let archive = archive.clone();
-        let record = Change::new("archive.create").of(archive.id).bytes(archive.bytes);
+        let record = Change::new("archive.create")
+            .of(archive.id)
+            .bytes(archive.bytes)
+            .detail(archive.state.to_string());
         self.change("commit_archive", record, move |c| archives::commit(c, &archive)).await
     }
 

@@ -1,6 +1,8 @@
-//! The audit log: blocks in a table, and the thread's view of where their chain ends.
+//! The audit log: blocks in a table, and the thread's view of where their chain ends. What others are told of the same
+//! changes goes the same way.
 
 use super::error::{Done, Failed, sqlite_error};
+use super::events;
 use super::rows::{damaged, signed, unsigned};
 use crate::audit::{AuditBlock, AuditPage, AuditQuery, Position};
 use crate::common::journal::{self, Filling, LOOKED_AT_BLOCKS, LOOKED_AT_BYTES};
@@ -13,9 +15,13 @@ use std::sync::Arc;
 const BLOCK: &str = "seq, at, records, prev, content, hash, size, zstd, body";
 
 /// The writer's view of the log.
-pub(super) fn journal(connection: &Connection, clock: Option<Arc<dyn Clock>>) -> Result<Journal> {
+pub(super) fn journal(
+    connection: &Connection,
+    clock: Option<Arc<dyn Clock>>,
+    event_clock: Option<Arc<dyn Clock>>,
+) -> Result<Journal> {
     let head = head(connection).map_err(|failed| failed.into_error("read the audit log"))?;
-    Ok(Journal::new(clock, head))
+    Ok(Journal::new(clock, event_clock, head))
 }
 
 /// Adds a block.
@@ -43,8 +49,11 @@ pub(super) fn append(
     Ok(())
 }
 
-/// Before a commit: the changes of the transaction become a block.
+/// Before a commit: the changes of the transaction become a block, and events.
 pub(super) fn seal(connection: &Connection, journal: &mut Journal) -> rusqlite::Result<()> {
+    if let Some((at, events)) = journal.events() {
+        events::insert(connection, at, events)?;
+    }
     match journal.seal() {
         Ok(None) => Ok(()),
         Ok(Some(packed)) => append(connection, journal, &packed),

@@ -11,6 +11,7 @@ mod blobs;
 mod buckets;
 mod encodings;
 mod error;
+mod events;
 mod files;
 mod jobs;
 mod joins;
@@ -69,6 +70,8 @@ pub struct SqliteOptions {
     pub queue: usize,
     /// What the audit log takes its times from; `None`: nothing is recorded in it.
     pub audit: Option<Arc<dyn Clock>>,
+    /// What events take their times from; `None`: none are kept.
+    pub events: Option<Arc<dyn Clock>>,
 }
 
 /// The catalog in a SQLite database: see the module's documentation.
@@ -85,7 +88,7 @@ impl SqliteCatalog {
     /// 2 s: after an unclean stop it checks the database when that is small enough.
     pub fn open(options: SqliteOptions) -> Result<SqliteCatalog, OpenError> {
         let connection = open::writer(&options.path)?;
-        let journal = audit::journal(&connection, options.audit)
+        let journal = audit::journal(&connection, options.audit, options.events)
             .map_err(|error| OpenError::Damaged { path: options.path.clone(), reason: error.chain() })?;
         let readers = Readers::open(&options.path, options.readers)?;
         let queue = Queue::new(options.queue);

@@ -12,7 +12,7 @@ const SQLITE_LEAST: i32 = 3_051_003;
 /// "CRCK": marks a database as ours.
 const APPLICATION_ID: i64 = 0x4352_434b;
 /// Schema changes, in order; the schema version is how many of them a database has seen.
-const MIGRATIONS: [&str; 10] = [
+const MIGRATIONS: [&str; 11] = [
     include_str!("../../migrations/sqlite/0001_facts.sql"),
     include_str!("../../migrations/sqlite/0002_append.sql"),
     include_str!("../../migrations/sqlite/0003_archives.sql"),
@@ -23,12 +23,13 @@ const MIGRATIONS: [&str; 10] = [
     include_str!("../../migrations/sqlite/0008_owners.sql"),
     include_str!("../../migrations/sqlite/0009_contents.sql"),
     include_str!("../../migrations/sqlite/0010_shared_archives.sql"),
+    include_str!("../../migrations/sqlite/0011_events.sql"),
 ];
 /// What a whole check may read at most: the start may not take longer than 2 s.
 const QUICK_CHECK_BYTES_MAX: u64 = 256 << 20;
 /// How long a statement waits for another process.
 const BUSY: Duration = Duration::from_secs(1);
-/// Distinct statements kept ready on each connection; there are about 135.
+/// Distinct statements kept ready on each connection; there are about 145.
 const STATEMENTS: usize = 176;
 /// Page cache of the writer, in KiB.
 const WRITER_CACHE_KIB: i64 = 8 << 10;

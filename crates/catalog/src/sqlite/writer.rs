@@ -246,7 +246,7 @@ mod tests {
     }
 
     fn journal(connection: &Connection) -> Journal {
-        audit::journal(connection, Some(Arc::new(Standing))).unwrap()
+        audit::journal(connection, Some(Arc::new(Standing)), None).unwrap()
     }
 
     /// What the log says was changed, once it was proven whole.

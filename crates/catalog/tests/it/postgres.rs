@@ -47,6 +47,7 @@ fn options(url: &str) -> PostgresOptions {
         connections: 4,
         queue: 64,
         audit: Some(Arc::new(Standing)),
+        events: Some(Arc::new(Standing)),
         migrate: true,
     }
 }
@@ -77,6 +78,16 @@ async fn conforms() {
     conformance::run(async || {
         let (_, url) = server.database();
         Arc::new(open(&url).await) as Arc<dyn Catalog>
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn keeps_events() {
+    let server = Server::start();
+    conformance::events::run(async || {
+        let (_, url) = server.database();
+        Arc::new(open(&url).await)
     })
     .await;
 }

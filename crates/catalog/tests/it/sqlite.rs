@@ -25,6 +25,7 @@ fn options(directory: &Path) -> SqliteOptions {
         readers: 2,
         queue: 64,
         audit: Some(Arc::new(Standing)),
+        events: Some(Arc::new(Standing)),
     }
 }
 
@@ -84,6 +85,18 @@ async fn conforms() {
         let catalog = open(directory.path());
         directories.lock().unwrap().push(directory);
         Arc::new(catalog) as Arc<dyn Catalog>
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn keeps_events() {
+    let directories = Mutex::new(Vec::new());
+    conformance::events::run(async || {
+        let directory = TempDir::new().unwrap();
+        let catalog = open(directory.path());
+        directories.lock().unwrap().push(directory);
+        Arc::new(catalog)
     })
     .await;
 }

@@ -86,6 +86,23 @@ impl Setup {
     }
 }
 
+impl Setup {
+    /// Starts the server, which must refuse to; what it says.
+    pub(crate) fn refused(self) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let output = without_variables(env!("CARGO_BIN_EXE_carrack"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(self.data.unwrap_or_else(|| folder.path().join("data")))
+            .current_dir(folder.path())
+            .env("CARRACK_ROOT_TOKEN", TOKEN)
+            .envs(self.variables)
+            .output()
+            .unwrap();
+        assert!(!output.status.success() && output.stdout.is_empty(), "it started: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
 /// A command that inherits none of our variables: what whoever runs the tests has set is not the test's.
 pub(crate) fn without_variables(program: &str) -> Command {
     let mut command = Command::new(program);

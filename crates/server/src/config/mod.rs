@@ -29,6 +29,9 @@ const FILE: &str = "carrack.toml";
 /// and what the benchmark harness sets.
 const NOT_SETTINGS: &[&str] = &["root_token", "url", "token", "config", "ca_cert", "bin", "extra"];
 
+/// Bytes of the name of a node, and of what keys begin with.
+const NAME_BYTES_MAX: usize = 100;
+
 /// The most workers: each takes some MiB.
 const WORKERS_MAX: usize = 1024;
 
@@ -57,6 +60,12 @@ pub struct Config {
     pub catalog: Catalog,
     /// The bytes.
     pub storage: Storage,
+    /// What nodes share for a short time.
+    pub state: State,
+    /// The node among others.
+    pub cluster: Cluster,
+    /// Who is told where it is.
+    pub discovery: Discovery,
     /// Whose credentials are good.
     pub auth: Auth,
     /// What comes in.
@@ -67,6 +76,8 @@ pub struct Config {
     pub limits: limits::Limits,
     /// Who did what.
     pub audit: Audit,
+    /// Who is told of it.
+    pub events: Events,
     /// What is told of it all.
     pub telemetry: Telemetry,
 }
@@ -155,6 +166,38 @@ pub enum StorageKind {
     Disk,
 }
 
+/// `[state]`: the URL may have a password in it.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    pub url: String,
+    pub prefix: String,
+}
+
+impl State {
+    /// The URL of what is shared with other nodes, if anything is.
+    pub fn shared(&self) -> Option<&str> {
+        (self.url != "memory").then_some(self.url.as_str())
+    }
+}
+
+/// `[cluster]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    pub node_id: String,
+}
+
+/// `[discovery]`: it has a token in it.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Discovery {
+    pub consul_url: String,
+    pub service: String,
+    pub token: String,
+    pub address: String,
+}
+
 /// `[auth]`
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -235,6 +278,35 @@ impl Audit {
     pub fn file(&self, data: &Path) -> PathBuf {
         let set = !self.checkpoints.as_os_str().is_empty();
         if set { self.checkpoints.clone() } else { data.join("audit-checkpoints") }
+    }
+}
+
+/// `[events]`: URLs may have passwords in them.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    pub amqp_url: String,
+    pub exchange: String,
+    pub webhooks: Vec<Hook>,
+    pub allow_addresses: Vec<String>,
+    #[serde(deserialize_with = "units::duration")]
+    pub give_up_after: Duration,
+}
+
+/// One of `events.webhooks`.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hook {
+    pub url: String,
+    pub secret: String,
+    #[serde(default)]
+    pub types: Vec<String>,
+}
+
+impl Events {
+    /// Whether anybody is told.
+    pub fn are_kept(&self) -> bool {
+        !self.amqp_url.is_empty() || !self.webhooks.is_empty()
     }
 }
 
@@ -410,6 +482,37 @@ pub(crate) fn signing_keys(auth: &Auth) -> Option<Vec<Secret>> {
     (!auth.keys.is_empty()).then(|| auth.keys.iter().map(of).collect())
 }
 
+/// What types cannot say of what nodes share, and tell each other and the world.
+fn wrong_about_nodes(config: &Config) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if let Some(Err(problem)) = config.state.shared().map(carrack_state::check_url) {
+        wrong.push(format!("setting state.url: {problem}"));
+    }
+    let consul = &config.discovery.consul_url;
+    if !consul.is_empty() && !["http://", "https://"].iter().any(|scheme| consul.starts_with(scheme)) {
+        wrong.push(format!(
+            "setting discovery.consul_url: found {consul:?}, expected http://... or https://..."
+        ));
+    }
+    let names = [
+        ("state.prefix", &config.state.prefix),
+        ("cluster.node_id", &config.cluster.node_id),
+        ("discovery.service", &config.discovery.service),
+    ];
+    for (key, found) in names {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+        if found.len() > NAME_BYTES_MAX || !found.bytes().all(plain) {
+            wrong.push(format!(
+                "setting {key}: found {found:?}, expected at most {NAME_BYTES_MAX} of a-z A-Z 0-9 - _ . :"
+            ));
+        }
+    }
+    if let Err(problem) = crate::events::sinks(&config.events) {
+        wrong.push(problem);
+    }
+    wrong
+}
+
 /// What types cannot say.
 fn check(config: &Config) -> Result<(), ConfigError> {
     let mut wrong = Vec::new();
@@ -442,6 +545,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if config.server.max_connections == 0 {
         wrong.push("setting server.max_connections: found 0, expected at least 1".to_owned());
     }
+    wrong.extend(wrong_about_nodes(config));
     if let Err(problem) = signing_keys(&config.auth).map_or(Ok(()), |keys| KeyRing::new(&keys).map(drop)) {
         wrong.push(format!("setting auth.keys: {problem}"));
     }

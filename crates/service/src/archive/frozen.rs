@@ -7,6 +7,7 @@ use super::manifests::Key;
 use super::plan::{self, Plan};
 use super::{Archive, Archives, Selection, stored};
 use crate::Core;
+use crate::coherence::News;
 use crate::job::{self, Moment};
 use carrack_domain::access::UseArchives;
 use carrack_domain::archive::{self, Compression};
@@ -79,6 +80,9 @@ impl Archives {
         });
         let made = made.await?;
         self.desk.ring();
+        if made.state == JobState::Waiting {
+            self.core.coherence.tell(News::Job).await;
+        }
         Ok(made)
     }
 
@@ -172,6 +176,8 @@ impl Archives {
         let archive = self.core.catalog.move_archive(&id, wish).await?;
         self.desk.stop(id);
         self.desk.ring();
+        self.core.coherence.tell(News::Stop(id.to_string())).await;
+        self.core.coherence.tell(News::Job).await;
         let progress = before.progress;
         job::tell(&self.core, id, Moment { state: archive.state, progress }).await;
         Ok(archive::Archive { progress, ..archive })
@@ -184,6 +190,7 @@ impl Archives {
         let gone = async move {
             let manifest = core.catalog.delete_archive(&id).await?;
             desk.stop(id);
+            core.coherence.tell(News::Stop(id.to_string())).await;
             manifests.forget(id);
             let progress = before.progress;
             if !before.state.is_last() {
@@ -211,13 +218,9 @@ pub struct Watching {
 }
 
 impl Watching {
-    /// The newest that is known of it, once that is news. `None` when nothing more will come. Cancel-safe.
+    /// The newest that is told of it. `None` when something may have been missed: look at it again. Cancel-safe.
     pub async fn next(&mut self) -> Option<Moment> {
-        loop {
-            if let Some(moment) = Moment::parse(&self.watch.next().await?) {
-                return Some(moment);
-            }
-        }
+        Moment::parse(&self.watch.next().await?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The tree of rates, with those who wait.
 
-use super::tree::{Key, Tree, Waiter};
+use super::tree::{Demand, Key, Tree, Waiter};
 use super::{LinkRate, Settings, Who};
 use crate::metrics::THROTTLED;
 use std::net::SocketAddr;
@@ -36,13 +36,20 @@ pub struct Bandwidth {
     is_on: AtomicBool,
     /// Somebody waits, and the driver may have to be up earlier.
     changed: Notify,
+    /// Somebody came who was not there: other nodes may have to know.
+    pub(super) entered: Notify,
 }
 
 impl Default for Bandwidth {
     fn default() -> Bandwidth {
         let tree = Tree::new(Instant::now().into_std());
         let shared = Mutex::new(Shared { tree, driver_sleeps_until: None });
-        Bandwidth { shared, is_on: AtomicBool::default(), changed: Notify::default() }
+        Bandwidth {
+            shared,
+            is_on: AtomicBool::default(),
+            changed: Notify::default(),
+            entered: Notify::default(),
+        }
     }
 }
 
@@ -54,6 +61,23 @@ impl Bandwidth {
     pub(super) fn replace(&self, settings: Settings) {
         self.shared().tree.replace(settings, Instant::now().into_std());
         self.is_on.store(settings.meters(), Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// What was asked for in the last `elapsed` seconds of rates that other nodes share.
+    pub(super) fn demands(&self, elapsed: f64) -> Vec<Demand> {
+        self.shared().tree.demands(elapsed)
+    }
+
+    /// How many nodes there are, and what this one has of each of these rates from now on.
+    pub(super) fn allot(&self, members: u64, shares: &[(Demand, Option<u64>)]) {
+        let now = Instant::now().into_std();
+        let mut shared = self.shared();
+        shared.tree.set_members(members);
+        for (demand, share) in shares {
+            shared.tree.allot(demand, *share, now);
+        }
+        drop(shared);
         self.changed.notify_one();
     }
 
@@ -167,6 +191,7 @@ impl Meter {
             way.extend(link.map(Key::Link));
             way.push(Key::Connection(*peer));
             let node = bandwidth.shared().tree.enter(way, Instant::now().into_std());
+            bandwidth.entered.notify_one();
             Place { bandwidth: bandwidth.clone(), node }
         })
     }

@@ -7,6 +7,7 @@
 mod bandwidth;
 mod quotas;
 mod requests;
+mod shares;
 mod transfers;
 mod tree;
 
@@ -190,9 +191,14 @@ impl Limiter {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Lets those go on who wait for their share, until `stop`.
+    /// Lets those go on who wait for their share, and shares with the other nodes, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        stop.run_until_cancelled(self.bandwidth.run()).await;
+        let sharing = async {
+            if self.core.state.is_shared() {
+                self.share().await;
+            }
+        };
+        stop.run_until_cancelled(async { tokio::join!(self.bandwidth.run(), sharing) }).await;
     }
 
     /// The right to a transfer of `sender`, counted as one of `receiver`, over the connection to `peer`:

@@ -1,6 +1,7 @@
 //! How much a user may keep. The catalog holds to it; here it is told what goes for whom.
 
 use super::{Limiter, Settings};
+use crate::coherence::News;
 use carrack_domain::{Principal, Result};
 use quick_cache::sync::Cache;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,10 +26,20 @@ impl Default for Quotas {
 }
 
 impl Limiter {
-    /// Makes the catalog forget what it was told when the server ran before. Called at the start. Where other nodes are,
-    /// nothing is forgotten: they have told what goes for everybody.
+    /// Makes the catalog forget what it was told when the server ran before. Called at the start. Other nodes tell it again.
     pub async fn begin(&self) -> Result<()> {
-        if self.core.is_alone { self.core.catalog.forget_owner_quotas().await } else { Ok(()) }
+        if !self.core.is_alone && !self.core.state.is_shared() {
+            // Nobody would tell them that it was forgotten.
+            return Ok(());
+        }
+        self.core.catalog.forget_owner_quotas().await?;
+        self.core.coherence.tell(News::Quotas).await;
+        Ok(())
+    }
+
+    /// The catalog may have forgotten what it was told: another node was started.
+    pub(crate) fn tell_quotas_again(&self) {
+        self.quotas.told.clear();
     }
 
     /// Tells the catalog how much somebody may keep who is about to send something, unless it knows.

@@ -5,6 +5,7 @@ use carrack_domain::{ClaimId, LinkId};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// After how many seconds to come again: nobody knows when a transfer ends.
 pub(super) const RETRY_SECONDS: u64 = 2;
@@ -21,23 +22,51 @@ pub enum Unit {
 }
 
 #[derive(Default)]
-pub(super) struct Transfers(Mutex<HashMap<User, HashMap<Unit, usize>>>);
+pub(super) struct Transfers {
+    table: Mutex<HashMap<User, Running>>,
+    /// Somebody began one who had none, or ended their last: other nodes may have to know.
+    pub(super) changed: Notify,
+}
+
+/// Those of one user.
+#[derive(Default)]
+struct Running {
+    here: HashMap<Unit, usize>,
+    /// How many the other nodes said there are with them.
+    elsewhere: usize,
+}
 
 impl Transfers {
-    fn table(&self) -> MutexGuard<'_, HashMap<User, HashMap<Unit, usize>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, HashMap<User, Running>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One more of this user; `None` when there are `most` already.
     pub(super) fn begin(self: &Arc<Self>, user: User, unit: Unit, most: usize) -> Option<Permit> {
         let mut table = self.table();
+        let is_new = !table.contains_key(&user);
         let running = table.entry(user.clone()).or_default();
-        let goes_on = unit != Unit::Own && running.contains_key(&unit);
-        if !goes_on && count(running) >= most {
+        let goes_on = unit != Unit::Own && running.here.contains_key(&unit);
+        if !goes_on && count(&running.here) + running.elsewhere >= most {
             return None;
         }
-        *running.entry(unit).or_default() += 1;
+        *running.here.entry(unit).or_default() += 1;
+        if is_new {
+            self.changed.notify_one();
+        }
         Some(Permit { transfers: self.clone(), user, unit })
+    }
+
+    /// How many each user has here.
+    pub(super) fn counts(&self) -> Vec<(User, u64)> {
+        self.table().iter().map(|(user, running)| (user.clone(), count(&running.here) as u64)).collect()
+    }
+
+    /// The others have so many of this user.
+    pub(super) fn hear(&self, user: &User, elsewhere: u64) {
+        if let Some(running) = self.table().get_mut(user) {
+            running.elsewhere = usize::try_from(elsewhere).unwrap_or(usize::MAX / 2);
+        }
     }
 }
 
@@ -56,13 +85,13 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut table = self.transfers.table();
         let Some(running) = table.get_mut(&self.user) else { return };
-        if let Some(count) = running.get_mut(&self.unit) {
+        if let Some(count) = running.here.get_mut(&self.unit) {
             *count -= 1;
             if *count == 0 {
-                running.remove(&self.unit);
+                running.here.remove(&self.unit);
             }
         }
-        if running.is_empty() {
+        if running.here.is_empty() {
             table.remove(&self.user);
         }
     }
@@ -88,5 +117,17 @@ mod tests {
         assert!(again.is_some());
         drop((held, again));
         assert!(transfers.table().is_empty());
+    }
+
+    #[test]
+    fn those_of_other_nodes_count() {
+        let transfers = Arc::new(Transfers::default());
+        let alice = User::Subject("alice".to_owned());
+        let _held = transfers.begin(alice.clone(), Unit::Own, 3).unwrap();
+        assert_eq!(transfers.counts(), [(alice.clone(), 1)]);
+        transfers.hear(&alice, 2);
+        assert!(transfers.begin(alice.clone(), Unit::Own, 3).is_none());
+        transfers.hear(&alice, 1);
+        assert!(transfers.begin(alice, Unit::Own, 3).is_some());
     }
 }

@@ -44,6 +44,19 @@ pub(super) trait Waiter {
     fn grant(self, bytes: u64);
 }
 
+/// What was asked for of a rate that other nodes of the cluster share.
+pub(super) struct Demand {
+    index: usize,
+    /// Whose rate it is.
+    pub(super) key: Key,
+    /// Of which role they are.
+    pub(super) role: Role,
+    /// All of it, in bytes per second.
+    pub(super) rate: u64,
+    /// What went, or all of it when somebody had to wait.
+    pub(super) wants: u64,
+}
+
 /// See the module's documentation.
 pub(super) struct Tree<W> {
     settings: Settings,
@@ -53,6 +66,8 @@ pub(super) struct Tree<W> {
     /// When blocked nodes go on.
     timers: BTreeSet<(Instant, usize)>,
     tickets: u64,
+    /// Nodes of the cluster: what is new begins with an even share.
+    members: u64,
 }
 
 impl<W: Waiter> Tree<W> {
@@ -64,6 +79,7 @@ impl<W: Waiter> Tree<W> {
             names: HashMap::new(),
             timers: BTreeSet::new(),
             tickets: 0,
+            members: 1,
         };
         tree.insert(SERVER, Key::Server, 0, now);
         tree
@@ -73,17 +89,32 @@ impl<W: Waiter> Tree<W> {
     pub(super) fn replace(&mut self, settings: Settings, now: Instant) {
         self.settings = settings;
         for index in 0..self.nodes.len() {
-            let rate = self.rate(index);
-            let node = &mut self.nodes[index];
-            match (&mut node.bucket, rate) {
-                (Some(bucket), 1..) => bucket.rate = rate as f64,
-                (bucket, _) => *bucket = Bucket::new(rate, now),
-            }
-            // Looked at anew: a debt is paid back at the new rate.
-            if node.blocked.is_some() {
-                self.set_timer(index, now);
-            }
+            self.set_rate(index, now);
         }
+    }
+
+    /// Makes the rate of a node what it is to be by now.
+    fn set_rate(&mut self, index: usize, now: Instant) {
+        let rate = self.own_rate(index);
+        let node = &mut self.nodes[index];
+        match (&mut node.bucket, rate) {
+            (Some(bucket), 1..) => {
+                // What came until now came at the old rate.
+                bucket.refill(now, node.waiting > 0);
+                bucket.rate = rate as f64;
+            }
+            (bucket, _) => *bucket = Bucket::new(rate, now),
+        }
+        // Looked at anew: a debt is paid back at the new rate.
+        if node.blocked.is_some() {
+            self.set_timer(index, now);
+        }
+    }
+
+    /// What this node of the cluster may have of the rate of a node of the tree; 0 for no bound.
+    fn own_rate(&self, index: usize) -> u64 {
+        let rate = self.rate(index);
+        self.nodes[index].allotted.map_or(rate, |allotted| allotted.clamp(rate.min(1), rate))
     }
 
     /// The rate of a node; 0 for none.
@@ -116,6 +147,9 @@ impl<W: Waiter> Tree<W> {
             holders: 0,
             children: 0,
             bucket: None,
+            allotted: None,
+            granted: 0,
+            was_short: false,
             blocked: None,
             had,
             clock: 0,
@@ -135,7 +169,10 @@ impl<W: Waiter> Tree<W> {
             }
         };
         self.names.insert((parent, key), index);
-        self.nodes[index].bucket = Bucket::new(self.rate(index), now);
+        if self.members > 1 && self.is_shared(index) {
+            self.nodes[index].allotted = Some(self.rate(index) / self.members);
+        }
+        self.nodes[index].bucket = Bucket::new(self.own_rate(index), now);
         index
     }
 
@@ -188,6 +225,7 @@ impl<W: Waiter> Tree<W> {
             let node = &mut self.nodes[at];
             let somebody_waits = node.waiting > 0;
             node.waiting += 1;
+            node.was_short |= node.blocked.is_some();
             if let Some(bucket) = &mut node.bucket {
                 bucket.refill(now, somebody_waits);
             }
@@ -304,7 +342,9 @@ impl<W: Waiter> Tree<W> {
             let Some(bucket) = &mut node.bucket else { continue };
             bucket.refill(now, somebody_waited);
             bucket.bytes -= bytes as f64;
+            node.granted += bytes;
             if bucket.is_empty() {
+                node.was_short |= node.waiting > 0;
                 self.set_timer(at, now);
             }
         }
@@ -367,6 +407,50 @@ impl<W: Waiter> Tree<W> {
                 return;
             }
             at = parent;
+        }
+    }
+
+    /// Whether the rate of a node is that of all nodes of a cluster together. A connection is to one of them.
+    fn is_shared(&self, index: usize) -> bool {
+        !matches!(self.nodes[index].key, Key::Connection(_))
+    }
+
+    /// How many nodes the cluster has: what is new begins with an even share of its rate.
+    pub(super) fn set_members(&mut self, members: u64) {
+        self.members = members.max(1);
+    }
+
+    /// What was asked for since the last time below each node that has a rate which others share, in `elapsed` seconds.
+    pub(super) fn demands(&mut self, elapsed: f64) -> Vec<Demand> {
+        let free: std::collections::HashSet<usize> = self.free.iter().copied().collect();
+        let mut demands = Vec::new();
+        for index in 0..self.nodes.len() {
+            if free.contains(&index) || self.nodes[index].bucket.is_none() || !self.is_shared(index) {
+                continue;
+            }
+            let rate = self.rate(index);
+            let node = &mut self.nodes[index];
+            let granted = std::mem::take(&mut node.granted) as f64 / elapsed.max(0.001);
+            let is_short =
+                std::mem::take(&mut node.was_short) || (node.waiting > 0 && node.blocked.is_some());
+            let wants = if is_short { rate } else { (granted as u64).min(rate) };
+            demands.push(Demand {
+                index,
+                key: self.nodes[index].key.clone(),
+                role: self.role(index),
+                rate,
+                wants,
+            });
+        }
+        demands
+    }
+
+    /// What this node of the cluster has of a rate from now on; `None` for all of it. Nothing when the node was forgotten since.
+    pub(super) fn allot(&mut self, demand: &Demand, allotted: Option<u64>, now: Instant) {
+        let present = self.nodes.get(demand.index).is_some_and(|node| node.key == demand.key);
+        if present && self.nodes[demand.index].allotted != allotted {
+            self.nodes[demand.index].allotted = allotted;
+            self.set_rate(demand.index, now);
         }
     }
 

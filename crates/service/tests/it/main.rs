@@ -5,6 +5,8 @@
     reason = "helpers of tests are tests, which clippy does not see in an integration test"
 )]
 
+mod nodes;
+
 use bytes::Bytes;
 use carrack_catalog::{Catalog, SqliteCatalog, SqliteOptions};
 use carrack_domain::access::{FileRef, Permission, authorize};
@@ -12,6 +14,7 @@ use carrack_domain::file::{BucketSettings, File, Precondition};
 use carrack_domain::{BucketName, Clock, Code, Entropy, Grant, Key, Principal, Role, Timestamp};
 use carrack_service::access::Options;
 use carrack_service::audit;
+use carrack_service::coherence::Coherence;
 use carrack_service::contents::Contents;
 use carrack_service::download::Form;
 use carrack_service::facts::Facts;
@@ -19,7 +22,7 @@ use carrack_service::keys::{KeyRing, Secret};
 use carrack_service::maintenance::Reconciled;
 use carrack_service::upload::Put;
 use carrack_service::{Core, Limits, Service};
-use carrack_state::MemoryState;
+use carrack_state::{MemoryState, State};
 use carrack_storage::{Durability, LocalOptions, LocalStore};
 use futures_util::{FutureExt, stream};
 use std::num::NonZeroU64;
@@ -59,8 +62,9 @@ fn access() -> Options {
 
 /// The product, its catalog to be looked into, and the folder that goes with it.
 struct Rooms {
-    service: Service,
+    service: Arc<Service>,
     catalog: Arc<SqliteCatalog>,
+    storage: Arc<LocalStore>,
     clock: Arc<Standing>,
     folder: TempDir,
 }
@@ -71,8 +75,17 @@ impl Rooms {
     }
 
     async fn open_in(folder: TempDir) -> Rooms {
+        let state = Arc::new(MemoryState::new("one".to_owned()));
+        Rooms::open_with(folder, state, carrack_service::limit::Settings::default()).await
+    }
+
+    async fn open_with(
+        folder: TempDir,
+        state: Arc<dyn State>,
+        limits: carrack_service::limit::Settings,
+    ) -> Rooms {
         let path = folder.path().join("catalog.sqlite");
-        let options = SqliteOptions { path, readers: 2, queue: 16, audit: None };
+        let options = SqliteOptions { path, readers: 2, queue: 16, audit: None, events: None };
         let catalog = Arc::new(SqliteCatalog::open(options).unwrap());
         let storage = LocalStore::open(LocalOptions {
             folder: folder.path().to_owned(),
@@ -82,14 +95,32 @@ impl Rooms {
         });
         let clock = Arc::new(Standing(AtomicI64::new(1_700_000_000_000)));
         let storage = Arc::new(storage.unwrap());
+        let service = Rooms::service(catalog.clone(), storage.clone(), clock.clone(), state, limits, 1);
+        service.buckets.ensure_default().await.unwrap();
+        Rooms { service: Arc::new(service), catalog, storage, clock, folder }
+    }
+
+    /// A node over rooms that others may share; what is random begins at a number of its own.
+    fn service(
+        catalog: Arc<SqliteCatalog>,
+        storage: Arc<LocalStore>,
+        clock: Arc<Standing>,
+        state: Arc<dyn State>,
+        limits: carrack_service::limit::Settings,
+        random: u64,
+    ) -> Service {
+        let entropy = Arc::new(Counting(AtomicU64::new(random)));
+        let coherence = Arc::new(Coherence::new(state.clone(), &*entropy));
         let core = Core {
-            catalog: catalog.clone(),
-            facts: Facts::new(catalog.clone()),
+            facts: Facts::new(catalog.clone(), coherence.clone()),
+            coherence,
+            events: None,
             contents: Contents::new(catalog.clone(), storage.clone()),
+            catalog,
             storage,
-            state: Arc::new(MemoryState::default()),
-            clock: clock.clone(),
-            entropy: Arc::new(Counting(AtomicU64::new(1))),
+            state,
+            clock,
+            entropy,
             limits: Limits {
                 file_size_max: 1 << 30,
                 part_size: NonZeroU64::new(1 << 20).unwrap(),
@@ -109,10 +140,7 @@ impl Rooms {
             checkpoint_every: Duration::from_secs(60),
             sinks: Vec::new(),
         };
-        let limits = carrack_service::limit::Settings::default();
-        let service = Service::new(core, access(), limits, audit).unwrap();
-        service.buckets.ensure_default().await.unwrap();
-        Rooms { service, catalog, clock, folder }
+        Service::new(core, access(), limits, audit).unwrap()
     }
 
     fn grant<P: Permission<Resource = FileRef>>(&self, key: &str) -> Grant<P> {

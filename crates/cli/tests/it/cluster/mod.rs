@@ -1,3 +1,7 @@
-//! What a cluster leans on, and several nodes as one.
+//! What several nodes lean on: the real binary with real engines, also when those fail.
 
+mod consul;
+mod events;
 mod postgres;
+mod proxies;
+mod state;

@@ -65,6 +65,12 @@ pub(super) struct Node<W> {
     pub(super) holders: usize,
     pub(super) children: u64,
     pub(super) bucket: Option<Bucket>,
+    /// What this node of a cluster has of the rate, in bytes per second; `None`: all of it.
+    pub(super) allotted: Option<u64>,
+    /// Bytes that were granted since the other nodes were told.
+    pub(super) granted: u64,
+    /// Whether somebody had to wait since then.
+    pub(super) was_short: bool,
     /// The bucket is empty, and this is when the timer is set to.
     pub(super) blocked: Option<Instant>,
     /// How much it had, in the virtual time of its parent.
