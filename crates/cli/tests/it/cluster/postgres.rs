@@ -266,7 +266,7 @@ async fn write_until(server: Arc<Server>, name: usize, stop: Arc<AtomicBool>) ->
         number += 1;
         let key = format!("w{name}/{number}");
         // Small ones go into the catalog, large ones beside it.
-        let bytes = content(if number % 2 == 0 { 500 } else { 50_000 }, number);
+        let bytes = content(if number.is_multiple_of(2) { 500 } else { 50_000 }, number);
         let answer = server.put(&format!("/v1/files/default/{key}")).body(bytes).send().await.unwrap();
         match answer.status() {
             StatusCode::CREATED => kept.push(key),
@@ -335,7 +335,7 @@ async fn a_database_that_goes_and_comes_loses_nothing_acknowledged() {
     for key in &kept {
         let (_, number) = key.split_once('/').unwrap();
         let number: u64 = number.parse().unwrap();
-        let bytes = content(if number % 2 == 0 { 500 } else { 50_000 }, number);
+        let bytes = content(if number.is_multiple_of(2) { 500 } else { 50_000 }, number);
         assert!(load(&server, key).await == bytes, "{key} was acknowledged");
     }
     let mut server = Arc::into_inner(server).unwrap();
