@@ -159,7 +159,8 @@ async fn everything_works_on_postgres() {
     assert_eq!(made["progress"]["entries_total"], 4, "{made}");
     assert_eq!(server.delete("/v1/files/default/dir/small").send().await.unwrap().status(), 204);
     let log = json(server.get("/v1/audit?action=file.put").send().await.unwrap(), 200).await;
-    assert_eq!(log["records"].as_array().unwrap().len(), 4, "{log}");
+    let changes = log["records"].as_array().unwrap().iter().filter(|record| record["kind"] == "change");
+    assert_eq!(changes.count(), 4, "{log}");
     let metrics = server.get("/metrics").send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("carrack_catalog_pool_connections"), "{metrics}");
     server.stop();
@@ -265,7 +266,7 @@ async fn write_until(server: Arc<Server>, name: usize, stop: Arc<AtomicBool>) ->
         number += 1;
         let key = format!("w{name}/{number}");
         // Small ones go into the catalog, large ones beside it.
-        let bytes = content(if number % 2 == 0 { 500 } else { 50_000 }, number);
+        let bytes = content(if number.is_multiple_of(2) { 500 } else { 50_000 }, number);
         let answer = server.put(&format!("/v1/files/default/{key}")).body(bytes).send().await.unwrap();
         match answer.status() {
             StatusCode::CREATED => kept.push(key),
@@ -334,7 +335,7 @@ async fn a_database_that_goes_and_comes_loses_nothing_acknowledged() {
     for key in &kept {
         let (_, number) = key.split_once('/').unwrap();
         let number: u64 = number.parse().unwrap();
-        let bytes = content(if number % 2 == 0 { 500 } else { 50_000 }, number);
+        let bytes = content(if number.is_multiple_of(2) { 500 } else { 50_000 }, number);
         assert!(load(&server, key).await == bytes, "{key} was acknowledged");
     }
     let mut server = Arc::into_inner(server).unwrap();
