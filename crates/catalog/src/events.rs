@@ -90,8 +90,7 @@ pub trait EventCatalog: Send + Sync + 'static {
         give_up: bool,
     ) -> Result<()>;
 
-    /// Deletes what every sink has passed that was not given up, and what happened before `before`; at most `limit`, and how
-    /// many.
+    /// Deletes what every sink has passed, given up or not, and what happened before `before`; at most `limit`, and how many.
     async fn drop_events(&self, before: Timestamp, limit: usize) -> Result<u64>;
 }
 

@@ -11,10 +11,14 @@ use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 use std::collections::HashSet;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the broker may take to do anything.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Nothing further is begun after this: the lease has to be kept.
+const TURN: Duration = Duration::from_secs(3);
+/// Bytes of a short string of the protocol.
+const NAME_BYTES_MAX: usize = 255;
 /// Kept by the broker across its restarts.
 const PERSISTENT: u8 = 2;
 
@@ -39,14 +43,13 @@ impl Amqp {
     pub fn new(url: &str, exchange: &str) -> Result<Amqp, String> {
         let expected = "expected \"amqp://user:password@host[:port][/vhost]\", or amqps:// with TLS";
         let uri: AMQPUri = url.parse().map_err(|_| expected.to_owned())?;
-        let short = ShortString::try_from(exchange)
-            .ok()
-            .filter(|_| !exchange.is_empty())
-            .ok_or("expected the name of an exchange, 1 to 255 bytes")?;
+        if !(1..=NAME_BYTES_MAX).contains(&exchange.len()) {
+            return Err(format!("expected the name of an exchange, 1 to {NAME_BYTES_MAX} bytes"));
+        }
         let name = format!("amqp {exchange}");
         Ok(Amqp {
             uri,
-            exchange: short,
+            exchange: exchange.into(),
             name,
             link: tokio::sync::Mutex::default(),
             unwanted: Mutex::default(),
@@ -125,7 +128,8 @@ impl Amqp {
             },
         };
         let mut taken = 0;
-        while taken < events.len() {
+        let begun = Instant::now();
+        while taken < events.len() && (taken == 0 || begun.elapsed() < TURN) {
             let some = distinct(&events[taken..]);
             let published = tokio::time::timeout(PATIENCE, self.publish(&present, source, some)).await;
             let (more, problem) =

@@ -46,8 +46,8 @@ pub trait Sink: Send + Sync + 'static {
     /// Whether it wants to know of this kind of event.
     fn wants(&self, kind: &str) -> bool;
 
-    /// Tells it these, in order: how many of them it has taken, and why it did not take the next. Takes a few seconds at
-    /// most.
+    /// Tells it these, in order: how many of them it has taken, and why it did not take the next. Takes less than
+    /// 15 seconds: so long is the lease.
     async fn tell(&self, source: &str, events: &[&Event]) -> (usize, Option<Problem>);
 }
 

@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How long a turn lasts without being renewed, which happens with every batch.
-const LEASE: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(15);
 /// How often a turn is asked for that somebody else has.
 const ASKED_EVERY: Duration = Duration::from_secs(2);
 /// How often it is looked for events when there were none.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often a turn is renewed while nothing happens.
-const RENEWED_EVERY: Duration = Duration::from_secs(10);
+const RENEWED_EVERY: Duration = Duration::from_secs(4);
 /// Events that are told together.
 const BATCH: usize = 128;
 /// The first pause after a failure, which doubles until the last.

@@ -257,6 +257,12 @@ async fn open(config: &Config) -> Result<Rooms, String> {
     };
     let service = Service::new(core, access, config.limits.settings(), audit);
     let service = Arc::new(service.map_err(|error| format!("cannot start workers: {}", error.chain()))?);
+    prepare(&service).await?;
+    Ok(Rooms { service, catalog, state, node, relay, tasks, _folder: folder })
+}
+
+/// What has to be done before the first request.
+async fn prepare(service: &Service) -> Result<(), String> {
     service.maintenance.recover().await.map_err(|error| format!("recovery failed: {}", error.chain()))?;
     service
         .buckets
@@ -278,7 +284,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         .read_denied()
         .await
         .map_err(|error| format!("the denied tokens cannot be read: {}", error.chain()))?;
-    Ok(Rooms { service, catalog, state, node, relay, tasks, _folder: folder })
+    Ok(())
 }
 
 fn open_storage(config: &Config, folder: &DataFolder) -> Result<Arc<dyn Storage>, String> {

@@ -16,6 +16,7 @@ use carrack_domain::file::BucketSettings;
 use carrack_domain::policy::{Circumstances, Policy};
 use carrack_domain::{BucketName, Clock, Entropy, Key, Timestamp};
 use carrack_service::access::{Access, Credentials, Options};
+use carrack_service::coherence::Coherence;
 use carrack_service::contents::Contents;
 use carrack_service::facts::Facts;
 use carrack_service::jwt::{Issuer, KeySource, Signing};
@@ -129,8 +130,13 @@ fn policy() -> Outcome<Policy> {
 
 async fn access(folder: &Path, keys: Vec<Value>) -> Outcome<Access> {
     let path = folder.join("catalog.sqlite");
-    let catalog: Arc<dyn Catalog> =
-        Arc::new(SqliteCatalog::open(SqliteOptions { path, readers: 1, queue: 16, audit: None })?);
+    let catalog: Arc<dyn Catalog> = Arc::new(SqliteCatalog::open(SqliteOptions {
+        path,
+        readers: 1,
+        queue: 16,
+        audit: None,
+        events: None,
+    })?);
     let settings = BucketSettings { policy: Some(policy()?), ..BucketSettings::default() };
     catalog.put_bucket(&BucketName::parse("default")?, &settings, Still.now()).await?;
     let storage = Arc::new(LocalStore::open(LocalOptions {
@@ -139,12 +145,16 @@ async fn access(folder: &Path, keys: Vec<Value>) -> Outcome<Access> {
         reserve_bytes: 0,
         open_blobs_max: 16,
     })?);
+    let state = Arc::new(MemoryState::new("one".to_owned()));
+    let coherence = Arc::new(Coherence::new(state.clone(), &Still));
     let core = Core {
-        facts: Facts::new(catalog.clone()),
+        facts: Facts::new(catalog.clone(), coherence.clone()),
+        coherence,
+        events: None,
         contents: Contents::new(catalog.clone(), storage.clone()),
         catalog,
         storage,
-        state: Arc::new(MemoryState::default()),
+        state,
         clock: Arc::new(Still),
         entropy: Arc::new(Still),
         limits: Limits {

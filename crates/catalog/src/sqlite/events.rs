@@ -22,6 +22,11 @@ pub(super) fn insert(connection: &Connection, at: Timestamp, events: &[NewEvent]
     Ok(())
 }
 
+/// This database has one process at a time: whoever had a turn when it is opened is dead.
+pub(super) fn free_all(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("UPDATE event_sink SET holder = NULL, lease_until = NULL", []).map(drop)
+}
+
 fn set(connection: &Connection, names: &[String]) -> Done<()> {
     let present: Vec<String> = connection
         .prepare_cached("SELECT name FROM event_sink")?
@@ -113,7 +118,7 @@ fn after(connection: &Connection, seq: u64, limit: usize) -> Done<Vec<Event>> {
 
 fn drop_through(connection: &Connection, before: Timestamp, limit: usize) -> Done<u64> {
     let sql = "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE at < ?1 OR seq <= coalesce(\
-               (SELECT min(passed) FROM event_sink WHERE dead = 0), 0) ORDER BY seq LIMIT ?2)";
+               (SELECT min(passed) FROM event_sink), 0) ORDER BY seq LIMIT ?2)";
     let gone = connection.prepare_cached(sql)?.execute(params![before.as_millis(), limit as i64])?;
     Ok(gone as u64)
 }

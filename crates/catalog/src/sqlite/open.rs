@@ -1,7 +1,7 @@
 //! Opening: checks, pragmas, migrations.
 
 use super::error::OpenError;
-use super::jobs;
+use super::{events, jobs};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::path::Path;
@@ -58,6 +58,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, OpenError> {
     check_after_unclean_stop(&connection, path)?;
     set_clean(&connection, false).map_err(sqlite)?;
     jobs::free_all(&connection).map_err(sqlite)?;
+    events::free_all(&connection).map_err(sqlite)?;
     sync_directory(path).map_err(|error| OpenError::io(path, &error))?;
     Ok(connection)
 }

@@ -118,6 +118,7 @@ async fn a_webhook_is_told_signed_and_in_order() {
         r#"{"name": "x.zip", "bucket": "default", "prefix": "", "format": "zip", "compression": "store"}"#;
     json(server.post("/v1/archives").body(archive).send().await.unwrap(), 201).await;
     let types = [
+        "carrack.bucket.created",
         "carrack.file.created",
         "carrack.file.deleted",
         "carrack.file.created",
@@ -157,7 +158,7 @@ async fn a_webhook_is_told_signed_and_in_order() {
         let expected = String::from_utf8(output.stdout).unwrap();
         assert_eq!(told.header("webhook-signature"), format!("v1,{}", expected.trim()));
     }
-    let created = told[0].event();
+    let created = told[1].event();
     assert_eq!((&created["subject"], &created["data"]["size"]), (&"default/a".into(), &1.into()));
     assert_eq!(created["data"]["subject"], "root");
 }
@@ -166,7 +167,8 @@ async fn a_webhook_is_told_signed_and_in_order() {
 async fn one_that_is_dead_holds_up_nobody_and_is_given_up() {
     let (good, bad, gone, moved) =
         (Endpoint::start(200), Endpoint::start(500), Endpoint::start(410), Endpoint::start(302));
-    let all = [good.hook(""), bad.hook(""), gone.hook(""), moved.hook("\"carrack.file.deleted\"")];
+    let files = "\"carrack.file.*\"";
+    let all = [good.hook(files), bad.hook(files), gone.hook(files), moved.hook("\"carrack.file.deleted\"")];
     let setup = Setup::new().set("CARRACK_EVENTS__GIVE_UP_AFTER", "5s");
     let mut server = hooks(setup, &all).start();
     for key in ["a", "b", "c"] {
@@ -203,7 +205,7 @@ async fn one_that_is_dead_holds_up_nobody_and_is_given_up() {
 #[tokio::test]
 async fn what_was_not_told_before_a_crash_is_told_after_it() {
     let endpoint = Endpoint::start(503);
-    let setup = || hooks(Setup::new(), &[endpoint.hook("")]);
+    let setup = || hooks(Setup::new(), &[endpoint.hook("\"carrack.file.*\"")]);
     let mut server = setup().start();
     for number in 0..20 {
         put(&server, &format!("k{}", number % 3)).await;

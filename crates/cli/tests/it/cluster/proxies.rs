@@ -72,10 +72,10 @@ impl Proxy {
         Proxy { port, client, _engine: engine, _folder: folder }
     }
 
-    fn nginx(nodes: [&str; 2]) -> Proxy {
+    fn nginx(port: u16, nodes: [&str; 2]) -> Proxy {
         let folder = tempfile::tempdir().unwrap();
         certificate(folder.path());
-        let (port, at) = (free_port().unwrap(), folder.path().display().to_string());
+        let at = folder.path().display().to_string();
         let text = std::fs::read_to_string(format!("{DEPLOY}/nginx/carrack.conf")).unwrap();
         let text = with(
             text,
@@ -100,10 +100,9 @@ impl Proxy {
         Proxy::start("nginx", folder, port, [vec![nginx.into_os_string()], words.to_vec()].concat())
     }
 
-    fn haproxy(nodes: [&str; 2]) -> Proxy {
+    fn haproxy(port: u16, nodes: [&str; 2]) -> Proxy {
         let folder = tempfile::tempdir().unwrap();
         certificate(folder.path());
-        let port = free_port().unwrap();
         let text = std::fs::read_to_string(format!("{DEPLOY}/haproxy/haproxy.cfg")).unwrap();
         let text = with(
             text,
@@ -127,8 +126,11 @@ impl Proxy {
     }
 }
 
-fn node() -> Server {
-    Setup::new().set("CARRACK_SERVER__TRUSTED_PROXIES", "[\"127.0.0.1\"]").start()
+/// A node that clients reach by the proxy on this port.
+fn node(port: u16) -> Server {
+    let url = format!("https://127.0.0.1:{port}");
+    let setup = Setup::new().set("CARRACK_SERVER__PUBLIC_URL", &url);
+    setup.set("CARRACK_SERVER__TRUSTED_PROXIES", "[\"127.0.0.1\"]").start()
 }
 
 fn nobody() -> String {
@@ -202,14 +204,16 @@ async fn nobody_notices_that_a_node_stops(proxy: &Proxy, mut first: Server) {
 
 #[tokio::test]
 async fn nginx_brings_everything_and_skips_a_node_that_is_not_there() {
-    let server = node();
-    everything_gets_through(&Proxy::nginx([server.address(), &nobody()])).await;
+    let port = free_port().unwrap();
+    let server = node(port);
+    everything_gets_through(&Proxy::nginx(port, [server.address(), &nobody()])).await;
 }
 
 #[tokio::test]
 async fn haproxy_brings_everything_and_skips_a_node_that_is_not_there() {
-    let server = node();
-    let proxy = Proxy::haproxy([server.address(), &nobody()]);
+    let port = free_port().unwrap();
+    let server = node(port);
+    let proxy = Proxy::haproxy(port, [server.address(), &nobody()]);
     eventually("it knows who is there", async || {
         proxy.request(Method::GET, "/readyz").send().await.is_ok_and(|answer| answer.status() == 200)
     })
@@ -219,14 +223,16 @@ async fn haproxy_brings_everything_and_skips_a_node_that_is_not_there() {
 
 #[tokio::test]
 async fn nginx_hides_that_a_node_stops() {
-    let (first, second) = (node(), node());
-    let proxy = Proxy::nginx([first.address(), second.address()]);
+    let port = free_port().unwrap();
+    let (first, second) = (node(port), node(port));
+    let proxy = Proxy::nginx(port, [first.address(), second.address()]);
     nobody_notices_that_a_node_stops(&proxy, first).await;
 }
 
 #[tokio::test]
 async fn haproxy_hides_that_a_node_stops() {
-    let (first, second) = (node(), node());
-    let proxy = Proxy::haproxy([first.address(), second.address()]);
+    let port = free_port().unwrap();
+    let (first, second) = (node(port), node(port));
+    let proxy = Proxy::haproxy(port, [first.address(), second.address()]);
     nobody_notices_that_a_node_stops(&proxy, first).await;
 }
