@@ -8,7 +8,7 @@ use bytes::Bytes;
 use carrack_domain::digest::ContentDigest;
 use carrack_domain::file::Blob;
 use carrack_domain::{BlobId, Error};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, MAIN_DB, OptionalExtension, params};
 use std::collections::HashSet;
 
 /// Counts one more file that points at the blob, and records the blob when it is new. Returns it with all that is
@@ -76,17 +76,31 @@ fn keep(connection: &Connection, new: &Blob, bytes: &Bytes) -> Done<i64> {
     Ok(connection.last_insert_rowid())
 }
 
+/// In one transaction, and past the statements' machine where the bytes are: archives of small files ask for many.
 pub(super) fn contents(connection: &Connection, ids: &[BlobId]) -> Done<Vec<Option<Bytes>>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT content.bytes FROM blob JOIN content ON content.id = blob.content WHERE blob.id = ?1",
-    )?;
-    let mut one = |id: &BlobId| {
-        let bytes = |row: &rusqlite::Row<'_>| {
-            row.get_ref(0)?.as_blob().map(Bytes::copy_from_slice).map_err(Into::into)
+    // Ends with it, having changed nothing.
+    let transaction = connection.unchecked_transaction()?;
+    let mut place = transaction.prepare_cached("SELECT content FROM blob WHERE id = ?1")?;
+    let mut open: Option<rusqlite::blob::Blob<'_>> = None;
+    let mut contents = Vec::with_capacity(ids.len());
+    for id in ids {
+        let kept = place.query_row([id.as_bytes()], |row| row.get::<_, Option<i64>>(0)).optional()?.flatten();
+        let Some(kept) = kept else {
+            contents.push(None);
+            continue;
         };
-        statement.query_row([id.as_bytes()], bytes).optional()
-    };
-    Ok(ids.iter().map(&mut one).collect::<rusqlite::Result<_>>()?)
+        let found = match &mut open {
+            Some(found) => {
+                found.reopen(kept)?;
+                found
+            }
+            None => open.insert(transaction.blob_open(MAIN_DB, "content", "bytes", kept, true)?),
+        };
+        let mut bytes = vec![0; found.len()];
+        found.read_at_exact(&mut bytes, 0)?;
+        contents.push(Some(bytes.into()));
+    }
+    Ok(contents)
 }
 
 /// Half of the pages that are free: contents do not fill theirs, and their records need some too.
