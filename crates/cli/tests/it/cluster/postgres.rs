@@ -261,7 +261,7 @@ async fn a_link_for_one_use_has_one_over_both_nodes() {
 /// What a client does that goes on as long as it is told to: the keys that were acknowledged, and the other answers.
 async fn write_until(server: Arc<Server>, name: usize, stop: Arc<AtomicBool>) -> (Vec<String>, Vec<u16>) {
     let (mut kept, mut others) = (Vec::new(), Vec::new());
-    let mut number = 0;
+    let mut number = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         number += 1;
         let key = format!("w{name}/{number}");
