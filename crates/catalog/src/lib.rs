@@ -1,6 +1,6 @@
 //! The facts: which buckets, files, blobs and uploads there are.
 //!
-//! One method is one transaction is one invariant. [`Catalog`] is implemented by [`SqliteCatalog`]; every
+//! One method is one transaction is one invariant. [`Catalog`] is implemented by [`SqliteCatalog`] and [`PostgresCatalog`]; every
 //! implementation passes [`conformance::run`].
 //!
 //! *Durability.* A method that changes something returns only when the change survives a power cut.
@@ -10,9 +10,11 @@
 
 mod archives;
 pub mod audit;
+mod common;
 pub mod conformance;
 pub mod events;
 pub mod metrics;
+mod postgres;
 mod sqlite;
 
 use async_trait::async_trait;
@@ -30,6 +32,7 @@ use carrack_domain::{
 pub use archives::{ArchiveCatalog, Claim, ENCODING_ROW_BYTES, Encoding, NewPack};
 pub use audit::{AuditBlock, AuditCatalog, AuditPage, AuditQuery, Position};
 pub use events::{Event, EventCatalog, Sink, Turn};
+pub use postgres::{AuditDatabase, Migrated, PostgresCatalog, PostgresError, PostgresOptions};
 pub use sqlite::{AuditFile, OpenError, SqliteCatalog, SqliteOptions};
 
 /// Whether a method made something or found it there.

@@ -1,6 +1,6 @@
 //! Metrics of the catalog.
 
-use metrics::{Unit, describe_counter, describe_histogram};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 /// Describes the metrics to the recorder that is installed.
 pub fn describe() {
@@ -22,6 +22,15 @@ pub fn describe() {
         "carrack_catalog_commands_per_commit",
         Unit::Count,
         "Commands that shared one commit"
+    );
+    describe_gauge!(
+        "carrack_catalog_pool_connections",
+        "Sessions with PostgreSQL for reading, by `state`: used or idle (not with SQLite)"
+    );
+    describe_histogram!(
+        "carrack_catalog_pool_wait_seconds",
+        Unit::Seconds,
+        "How long a read waited for a session with PostgreSQL (not with SQLite)"
     );
     describe_counter!("carrack_audit_records_total", "Records written into the audit log");
 }

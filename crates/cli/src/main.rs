@@ -34,6 +34,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Print every setting with its documentation and default, and check those in force.
     Config(serve::ServeArgs),
+    /// Apply what this version changes in the tables of a catalog in PostgreSQL, before the first server of it starts.
+    Migrate(serve::ServeArgs),
     /// Prove the audit log of a data folder whole, or export it.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
     match command {
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => serve::print_config(args),
+        Command::Migrate(args) => serve::migrate(args),
         Command::Audit(command) => audit::run(command),
         Command::Put(args) => client(&connection, async |session| put::run(session, args).await),
         Command::Get(args) => client(&connection, async |session| get::run(session, args).await),

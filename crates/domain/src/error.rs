@@ -162,6 +162,8 @@ codes! {
     StorageUnavailable = "storage_unavailable", Retry;
     /// Nothing can be written into the audit log, without which nothing is done.
     AuditUnavailable = "audit_unavailable", Retry;
+    /// The catalog cannot be reached, for a while. Whether what was asked for was done nobody knows.
+    Unavailable = "unavailable", Retry;
     /// The server is stopping.
     ShuttingDown = "shutting_down", Retry;
     /// Stored bytes are missing or damaged.

@@ -7,10 +7,12 @@
 
 mod engine;
 mod garage;
+mod postgres;
 mod rabbitmq;
 mod redis;
 
 pub use engine::{Engine, EngineError, Spec, free_port, program};
 pub use garage::Garage;
+pub use postgres::Postgres;
 pub use rabbitmq::RabbitMq;
 pub use redis::Redis;

@@ -62,9 +62,11 @@ pub(crate) const fn status(code: Code) -> StatusCode {
         }
         Code::DataLost | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Code::RateLimited | Code::TooManyTransfers => StatusCode::TOO_MANY_REQUESTS,
-        Code::Overloaded | Code::StorageUnavailable | Code::AuditUnavailable | Code::ShuttingDown => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Code::Overloaded
+        | Code::StorageUnavailable
+        | Code::AuditUnavailable
+        | Code::Unavailable
+        | Code::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         Code::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
     }
 }

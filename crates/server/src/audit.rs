@@ -1,9 +1,10 @@
 //! What an operator does with the audit log in a data folder: proves it whole, takes it elsewhere, gives others what they need
 //! to do the same. None of it needs a server, nor minds one that runs.
 
-use crate::config::{self, Config, Flags};
+use crate::config::{self, CatalogUrl, Config, Flags};
 use crate::data;
-use carrack_catalog::{AuditFile, AuditQuery};
+use crate::migrate::runtime;
+use carrack_catalog::{AuditBlock, AuditDatabase, AuditFile, AuditQuery};
 use carrack_domain::audit::chain::Header;
 use carrack_domain::audit::checkpoint::Checkpoint;
 use carrack_domain::audit::verify::{Report, Signed, Verifier};
@@ -78,16 +79,17 @@ impl AuditLog {
         Ok(verifier.finish())
     }
 
-    fn read(&self, mut each: impl FnMut(&Header, Option<&[u8]>) -> Result<(), String>) -> Result<(), String> {
-        let path = self.config.data.join("catalog.sqlite");
-        let file = AuditFile::open(&path).map_err(|error| error.to_string())?;
-        let mut after = 0;
-        loop {
-            let blocks = file.blocks(after).map_err(|error| error.chain())?;
-            let Some(last) = blocks.last() else { return Ok(()) };
-            after = last.header.block;
-            for block in &blocks {
-                each(&block.header, block.text.as_deref())?;
+    fn read(&self, each: impl FnMut(&Header, Option<&[u8]>) -> Result<(), String>) -> Result<(), String> {
+        match &self.config.catalog.url {
+            CatalogUrl::Sqlite => {
+                let path = self.config.data.join("catalog.sqlite");
+                let file = AuditFile::open(&path).map_err(|error| error.to_string())?;
+                show(|after| file.blocks(after), each)
+            }
+            CatalogUrl::Postgres(url) => {
+                let runtime = runtime()?;
+                let log = runtime.block_on(AuditDatabase::open(url)).map_err(|error| error.to_string())?;
+                show(|after| runtime.block_on(log.blocks(after)), each)
             }
         }
     }
@@ -111,6 +113,22 @@ impl AuditLog {
         })?;
         out.flush().map_err(failed)?;
         Ok(records)
+    }
+}
+
+/// Shows every block of a log.
+fn show(
+    blocks: impl Fn(u64) -> carrack_domain::Result<Vec<AuditBlock>>,
+    mut each: impl FnMut(&Header, Option<&[u8]>) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut after = 0;
+    loop {
+        let blocks = blocks(after).map_err(|error| error.chain())?;
+        let Some(last) = blocks.last() else { return Ok(()) };
+        after = last.header.block;
+        for block in &blocks {
+            each(&block.header, block.text.as_deref())?;
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The file that checkpoints of the audit log are appended to.
 
 use carrack_domain::audit::checkpoint::Checkpoint;
-use carrack_service::audit::Sink;
+use carrack_service::audit::{Hold, Sink};
+use rustix::fs::FlockOperation;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -43,6 +44,15 @@ impl CheckpointFile {
 }
 
 impl Sink for CheckpointFile {
+    fn hold(&self) -> io::Result<Option<Hold>> {
+        let file = self.file()?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     fn last(&self) -> io::Result<Option<Checkpoint>> {
         let tail = self.tail()?;
         let lines = tail.split(|byte| *byte == b'\n').rev();
@@ -54,7 +64,7 @@ impl Sink for CheckpointFile {
         let torn = self.tail()?.last().is_some_and(|byte| *byte != b'\n');
         let file = self.file()?;
         let text = format!("{}{line}\n", if torn { "\n" } else { "" });
-        // Nobody else writes to it; the system appends, wherever its end is.
+        // Whoever writes to it holds it; the system appends, wherever its end is.
         file.write_all_at(text.as_bytes(), file.metadata()?.len())?;
         file.sync_all()?;
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -1,7 +1,7 @@
 //! The data folder: made, locked against a second server, with the first administrator's token and the signing keys.
 
 use carrack_domain::Entropy;
-use carrack_domain::id::hex;
+use carrack_domain::id::{hex, unhex};
 use carrack_service::keys::Secret;
 use rustix::fs::FlockOperation;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -15,8 +15,9 @@ pub(crate) struct DataFolder {
     _lock: File,
 }
 
-/// Makes the folder if it is not there and locks it. The error is a sentence for the operator.
-pub(crate) fn open(path: &Path) -> Result<DataFolder, String> {
+/// Makes the folder if it is not there and locks it: against everybody, or, when it is `shared`, against those who do not
+/// share it. The error is a sentence for the operator.
+pub(crate) fn open(path: &Path, shared: bool) -> Result<DataFolder, String> {
     let shown = path.display();
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
         let kind = error.kind();
@@ -33,13 +34,45 @@ pub(crate) fn open(path: &Path) -> Result<DataFolder, String> {
         }
         _ => format!("cannot open {}: {e}", file.display()),
     })?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
+    let operation =
+        if shared { FlockOperation::NonBlockingLockShared } else { FlockOperation::NonBlockingLockExclusive };
+    rustix::fs::flock(&lock, operation).map_err(|errno| match errno {
         rustix::io::Errno::WOULDBLOCK => {
             format!("the data folder {shown} is in use by another carrack: stop that one first, or name another folder with --data.")
         }
         _ => format!("cannot lock {}: {errno}", file.display()),
     })?;
     Ok(DataFolder { path: path.to_owned(), _lock: lock })
+}
+
+/// What the stored files of this folder are called, all of them together: a random id that its first start makes. Another
+/// node that makes it at the same time finds the first one's.
+pub(crate) fn store_id(folder: &DataFolder, entropy: &dyn Entropy) -> Result<[u8; 16], String> {
+    let path = folder.path.join("store-id");
+    let failed = |error: io::Error| format!("cannot read or write {}: {error}", path.display());
+    let parsed = |text: String| {
+        unhex(text.trim()).ok_or_else(|| format!("{} is damaged: restore it from a backup", path.display()))
+    };
+    if let Some(text) = read(&path).map_err(failed)? {
+        return parsed(text);
+    }
+    let mut id = [0; 16];
+    entropy.fill(&mut id);
+    let aside = folder.path.join(format!("store-id.{}", hex(&id)));
+    let written = || {
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&aside)?;
+        writeln!(file, "{}", hex(&id))?;
+        file.sync_all()?;
+        // A link, since that does not replace what another node has made.
+        match std::fs::hard_link(&aside, &path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        std::fs::remove_file(&aside)?;
+        File::open(&folder.path)?.sync_all()
+    };
+    written().map_err(failed)?;
+    parsed(read(&path).map_err(failed)?.unwrap_or_default())
 }
 
 /// The first administrator's token: from the environment, from the file, or a new one that is written there.

@@ -9,6 +9,7 @@ mod discovery;
 mod events;
 mod jwks;
 mod lifecycle;
+mod migrate;
 mod recorder;
 mod reload;
 mod system;
@@ -28,6 +29,24 @@ pub fn run(flags: Flags) -> ExitCode {
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            telemetry::complain(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Applies what this version changes in the tables of a catalog in PostgreSQL, and says what it did.
+pub fn migrate(flags: Flags) -> ExitCode {
+    let outcome = config::load(&flags).map_err(|error| error.to_string()).and_then(|config| {
+        telemetry::start_logging(&config.telemetry);
+        migrate::run(&config.catalog.url)
+    });
+    match outcome {
+        Ok(done) => {
+            telemetry::say(&done);
+            ExitCode::SUCCESS
+        }
         Err(message) => {
             telemetry::complain(&message);
             ExitCode::FAILURE

@@ -1,7 +1,7 @@
 //! From settings to a serving process and back: open the rooms, recover, serve, drain, close.
 
 use crate::checkpoints::CheckpointFile;
-use crate::config::{CatalogKind, Config, Flags, StorageKind};
+use crate::config::{CatalogUrl, Config, Flags, StorageKind};
 use crate::data::{self, DataFolder};
 use crate::discovery::Consul;
 use crate::recorder::Metrics;
@@ -9,7 +9,9 @@ use crate::reload::{self, Reload};
 use crate::system::{SystemClock, SystemEntropy};
 use crate::{cluster, events};
 use crate::{jwks, telemetry, tls};
-use carrack_catalog::{Catalog, EventCatalog, SqliteCatalog, SqliteOptions};
+use carrack_catalog::{
+    Catalog, EventCatalog, PostgresCatalog, PostgresOptions, SqliteCatalog, SqliteOptions,
+};
 use carrack_domain::Clock;
 use carrack_domain::policy::AddressRange;
 use carrack_events::Relay;
@@ -203,7 +205,7 @@ fn consul(
 }
 
 async fn open(config: &Config) -> Result<Rooms, String> {
-    let folder = data::open(&config.data)?;
+    let folder = data::open(&config.data, config.storage.shared)?;
     let storage = open_storage(config, &folder).await?;
     let (catalog, events) = open_catalog(config, &folder, &*storage).await?;
     let relay = match &events {
@@ -220,9 +222,14 @@ async fn open(config: &Config) -> Result<Rooms, String> {
     let node = cluster::node_id(config);
     let state = cluster::open_state(config, &node).await?;
     let coherence = Arc::new(Coherence::new(state.clone(), &SystemEntropy));
+    let is_alone = !config.has_other_nodes();
     let core = Core {
         catalog: catalog.clone(),
-        facts: Facts::new(catalog.clone(), coherence.clone()),
+        facts: if is_alone || config.state.shared().is_some() {
+            Facts::new(catalog.clone(), coherence.clone())
+        } else {
+            Facts::of_many(catalog.clone(), coherence.clone())
+        },
         coherence,
         events,
         contents: Contents::new(catalog.clone(), storage.clone()),
@@ -240,6 +247,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
             archive_workers: workers(config.archives.workers),
             encodings_quota: config.archives.encodings_quota,
         },
+        is_alone,
         writers: Writers::default(),
         tasks: tasks.clone(),
     };
@@ -314,22 +322,67 @@ async fn open_catalog(
     folder: &DataFolder,
     storage: &dyn Storage,
 ) -> Result<(Arc<dyn Catalog>, Option<Arc<dyn EventCatalog>>), String> {
-    match config.catalog.url {
-        CatalogKind::Sqlite => {
+    let clock = || Arc::new(SystemClock) as Arc<dyn Clock>;
+    let audit = config.audit.enabled.then(clock);
+    let are_kept = config.events.are_kept();
+    let events = are_kept.then(clock);
+    match &config.catalog.url {
+        CatalogUrl::Sqlite => {
             let path = folder.path.join("catalog.sqlite");
             if !path.exists() {
                 refuse_bytes_without_catalog(config, folder, storage).await?;
                 refuse_log_without_catalog(folder, &config.audit.file(&folder.path))?;
             }
             let readers = std::thread::available_parallelism().map_or(4, |n| n.get().max(2) * 2);
-            let audit = config.audit.enabled.then(|| Arc::new(SystemClock) as Arc<dyn Clock>);
-            let events = config.events.are_kept();
-            let event_clock = events.then(|| Arc::new(SystemClock) as Arc<dyn Clock>);
-            let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE, audit, events: event_clock };
+            let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE, audit, events };
             let catalog = Arc::new(SqliteCatalog::open(options).map_err(|error| error.to_string())?);
-            Ok((catalog.clone(), events.then_some(catalog as Arc<dyn EventCatalog>)))
+            Ok((catalog.clone(), are_kept.then_some(catalog as Arc<dyn EventCatalog>)))
+        }
+        CatalogUrl::Postgres(url) => {
+            let options = PostgresOptions {
+                url: url.clone(),
+                connections: config.catalog.connections,
+                queue: CATALOG_QUEUE,
+                audit,
+                events,
+                migrate: config.catalog.migrate,
+            };
+            let catalog = PostgresCatalog::open(options).await.map_err(|error| error.to_string())?;
+            bind_store(&catalog, config, folder, storage).await?;
+            let catalog = Arc::new(catalog);
+            Ok((catalog.clone(), are_kept.then_some(catalog as Arc<dyn EventCatalog>)))
         }
     }
+}
+
+/// A catalog belongs to one store: with another, every file would count as lost, and every stored byte as left over.
+async fn bind_store(
+    catalog: &PostgresCatalog,
+    config: &Config,
+    folder: &DataFolder,
+    storage: &dyn Storage,
+) -> Result<(), String> {
+    let id = match config.storage.kind {
+        StorageKind::Disk => data::store_id(folder, &SystemEntropy)?,
+        StorageKind::S3 => config.storage.s3.store_id(),
+    };
+    let failed = |error: carrack_domain::Error| format!("the catalog is not usable: {}", error.chain());
+    match catalog.store().await.map_err(failed)? {
+        None => {
+            refuse_bytes_without_catalog(config, folder, storage).await?;
+            refuse_log_without_catalog(folder, &config.audit.file(&folder.path))?;
+        }
+        Some(bound) if bound != id => {}
+        Some(_) => return Ok(()),
+    }
+    if catalog.bind_store(id).await.map_err(failed)? == id {
+        return Ok(());
+    }
+    Err(format!(
+        "the catalog belongs to files that are stored elsewhere, not in the data folder {}. Several nodes need one folder, and \
+         storage.shared = true; a catalog that is to be used anew needs an empty database.",
+        folder.path.display()
+    ))
 }
 
 /// A new catalog knows of no file: beside it, every stored byte would count as left over, and be deleted in time.
@@ -344,12 +397,12 @@ async fn refuse_bytes_without_catalog(
         if !blobs.is_empty() {
             return Err(match config.storage.kind {
                 StorageKind::Disk => format!(
-                    "the data folder {path} holds stored files but no catalog.sqlite: restore the catalog from a backup, or \
-                     move the folder away to begin anew."
+                    "the data folder {path} holds stored files but no catalog.sqlite, or its catalog is empty: restore the catalog \
+                     from a backup, or move the folder away to begin anew."
                 ),
                 StorageKind::S3 => format!(
-                    "the bucket {} holds stored files but the data folder {path} no catalog.sqlite: restore the catalog \
-                     from a backup, or name another bucket or prefix to begin anew.",
+                    "the bucket {} holds stored files but the data folder {path} no catalog.sqlite, or the catalog is empty: \
+                     restore the catalog from a backup, or name another bucket or prefix to begin anew.",
                     config.storage.s3.bucket
                 ),
             });

@@ -168,6 +168,7 @@ async fn access(folder: &Path, keys: Vec<Value>) -> Outcome<Access> {
             archive_workers: 1,
             encodings_quota: 0,
         },
+        is_alone: true,
         tasks: TaskTracker::new(),
     };
     let issuer = Issuer {

@@ -17,7 +17,7 @@ use carrack_domain::access::ReadAudit;
 use carrack_domain::audit::{Kind, Lines, Record};
 use carrack_domain::{Code, Error, Grant, Result};
 use checkpoints::Checkpoints;
-pub use checkpoints::Sink;
+pub use checkpoints::{Hold, Sink};
 use refusals::Refusals;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -104,8 +104,13 @@ impl Coherence {
 impl Service {
     /// Keeps up with the other nodes until `stop`; returns at once where there can be none.
     pub async fn keep_up(self: Arc<Self>, stop: CancellationToken) {
-        if !self.core.state.is_shared() {
+        let is_shared = self.core.state.is_shared();
+        if self.core.is_alone && !is_shared {
             return;
+        }
+        if !is_shared {
+            // Nobody can say anything: what others change is seen when the time is up.
+            return drop(stop.run_until_cancelled(self.listen()).await);
         }
         tokio::join!(
             stop.run_until_cancelled(self.listen()),

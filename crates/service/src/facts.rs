@@ -29,6 +29,11 @@ impl Facts {
         Facts { catalog, coherence, files: Cache::new(FILES_MAX) }
     }
 
+    /// Facts of a catalog that nodes change of which nothing is heard: none is kept.
+    pub fn of_many(catalog: Arc<dyn Catalog>, coherence: Arc<Coherence>) -> Facts {
+        Facts { catalog, coherence, files: Cache::new(0) }
+    }
+
     /// A file; `file_not_found`, `bucket_not_found`.
     pub(crate) async fn file(&self, place: &FileRef) -> Result<Arc<File>> {
         let epoch = self.coherence.epoch();

@@ -88,6 +88,8 @@ pub struct Core {
     pub limits: Limits,
     /// Under which numbers this process writes to stages.
     pub writers: upload::writers::Writers,
+    /// Whether no other node uses this catalog and this storage: what is under way when it starts is nobody's.
+    pub is_alone: bool,
     /// Owns the tasks that have to finish their bookkeeping although their client has gone; awaited at shutdown.
     pub tasks: TaskTracker,
 }

@@ -8,6 +8,7 @@ use crate::contents::CONTENT_BYTES_MAX;
 use crate::download::Readings;
 use crate::retention::Retention;
 use crate::{Core, metrics, upload};
+use carrack_domain::upload::{Upload, UploadState};
 use carrack_domain::{BlobId, Result, Timestamp, UploadId};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 256;
 /// Bytes without a record that are younger may belong to an upload that is just being committed.
 const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+
+/// How long an archive may be in preparation by another node, whose clock may be wrong.
+const PREPARED_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// How long small blobs are gathered before they are deleted together.
 const SMALL_EVERY: Duration = Duration::from_millis(100);
@@ -35,7 +39,7 @@ pub struct Maintenance {
     readings: Arc<Readings>,
     retention: Retention,
     small: Small,
-    /// Uploads that were being completed in the round before. Bounded by those there are.
+    /// Uploads that were being completed in the last round.
     finishing: Mutex<HashSet<UploadId>>,
 }
 
@@ -77,67 +81,85 @@ pub struct Reconciled {
 
 impl Maintenance {
     pub(crate) fn new(core: Arc<Core>, manifests: Arc<Manifests>, readings: Arc<Readings>) -> Maintenance {
-        let (retention, small, finishing) = (Retention::default(), Small::default(), Mutex::default());
-        Maintenance { core, manifests, readings, retention, small, finishing }
+        Maintenance {
+            core,
+            manifests,
+            readings,
+            retention: Retention::default(),
+            small: Small::default(),
+            finishing: Mutex::default(),
+        }
     }
 
-    /// Before the first request: completes what was being completed, and deletes stages that no upload owns. Must run
-    /// while no other process uses the store.
+    /// Before the first request: completes what was being completed, and deletes stages that no upload owns, and archives
+    /// whose preparation was broken off. Where other nodes may be at any of that this moment, only what is old counts as
+    /// left over; to complete something twice is harmless.
     pub async fn recover(&self) -> Result<()> {
-        let finishing = self.core.catalog.finishing_uploads().await?;
-        // Partial ones are brought along by the upload that joins them.
-        for upload in finishing.into_iter().filter(|upload| !upload.is_partial()) {
-            let id = upload.id;
-            match upload::finish::roll_forward(&self.core, upload).await {
-                Ok(_) => tracing::info!(upload = %id, "completed an upload that was interrupted"),
-                Err(error) => {
-                    tracing::error!(upload = %id, error = error.chain(), "an upload could not be completed")
-                }
-            }
+        for upload in self.core.catalog.finishing_uploads().await? {
+            self.complete(upload).await;
         }
-        self.core.catalog.forget_prepared(self.core.clock.now()).await?;
-        let shared = self.core.storage.is_shared();
+        let (prepared, staged) =
+            if self.core.is_alone { (Duration::ZERO, Duration::ZERO) } else { (PREPARED_AGE, ORPHAN_AGE) };
+        // In a bucket somebody else's record may be about to be written, whoever that is.
+        let staged = if self.core.storage.is_shared() { ORPHAN_AGE } else { staged };
+        let before = self.core.clock.now().as_millis() - prepared.as_millis() as i64;
+        self.core.catalog.forget_prepared(Timestamp::from_millis(before)).await?;
         for (stage, age_secs) in self.core.storage.stages().await? {
-            // Of a young one in a store that others use too, the record may be about to be written.
-            if shared && age_secs < ORPHAN_AGE.as_secs() {
-                continue;
-            }
-            if !self.core.catalog.has_upload(&stage).await? {
+            if age_secs >= staged.as_secs() && !self.core.catalog.has_upload(&stage).await? {
                 self.core.storage.discard_stage(stage).await?;
             }
         }
         Ok(())
     }
 
-    /// Completes what was being completed in the round before already: its storage was away, or its node is. Whoever is still
-    /// at it is not disturbed, as one transaction makes the file.
-    async fn roll_forward(&self) -> Result<()> {
-        let finishing = self.core.catalog.finishing_uploads().await?;
-        let now: HashSet<UploadId> = finishing.iter().map(|upload| upload.id).collect();
-        let before =
-            std::mem::replace(&mut *self.finishing.lock().unwrap_or_else(PoisonError::into_inner), now);
-        let stuck =
-            finishing.into_iter().filter(|upload| before.contains(&upload.id) && !upload.is_partial());
-        for upload in stuck {
-            let id = upload.id;
-            match upload::finish::roll_forward(&self.core, upload).await {
-                Ok(committed) => {
-                    tracing::info!(upload = %id, "completed an upload that was interrupted");
-                    if let Some(orphan) = committed.orphan {
-                        self.collect(orphan).await;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(upload = %id, error = error.chain(), "an upload waits to be completed")
+    /// Completes an upload that was interrupted while it became a file.
+    async fn complete(&self, upload: Upload) {
+        // Partial ones are brought along by the upload that joins them.
+        if upload.is_partial() {
+            return;
+        }
+        let id = upload.id;
+        match upload::finish::roll_forward(&self.core, upload).await {
+            Ok(committed) => {
+                tracing::info!(upload = %id, "completed an upload that was interrupted");
+                if let Some(orphan) = committed.orphan {
+                    self.collect(orphan).await;
                 }
             }
+            Err(error) => {
+                tracing::error!(upload = %id, error = error.chain(), "an upload could not be completed")
+            }
+        }
+    }
+
+    /// Archives whose preparation another node has broken off, which may never start again.
+    async fn forget_prepared_elsewhere(&self) -> Result<()> {
+        let before = self.core.clock.now().as_millis() - PREPARED_AGE.as_millis() as i64;
+        self.core.catalog.forget_prepared(Timestamp::from_millis(before)).await?;
+        Ok(())
+    }
+
+    /// What was being completed in the round before, and still is: its storage was away, or its node is. Whoever is still at it
+    /// is not disturbed, as one transaction makes the file.
+    async fn complete_interrupted(&self) -> Result<()> {
+        let finishing = self.core.catalog.finishing_uploads().await?;
+        let present: HashSet<UploadId> = finishing.iter().map(|upload| upload.id).collect();
+        let before = {
+            let mut seen = self.finishing.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *seen, present)
+        };
+        for upload in finishing.into_iter().filter(|upload| before.contains(&upload.id)) {
+            self.complete(upload).await;
         }
         Ok(())
     }
 
     /// One round of the regular work: expired uploads, unreferenced blobs, gauges.
     pub async fn round(&self) -> Result<()> {
-        self.roll_forward().await?;
+        self.complete_interrupted().await?;
+        if !self.core.is_alone {
+            self.forget_prepared_elsewhere().await?;
+        }
         loop {
             let expired = self.core.catalog.expire_uploads(self.core.clock.now(), BATCH).await?;
             for id in &expired {

@@ -161,6 +161,8 @@ async fn small_bodies_are_stored_at_once(store: &dyn Storage, entropy: &dyn Entr
     store.store(stage, bytes.clone()).await.unwrap();
     assert_eq!(store.reader(Form::Copied).read(vec![all(blob, 5_000)]).await.unwrap(), bytes);
     assert!(!stages(store).await.contains(&stage));
+    assert!(store.store(stage, content(5_000, 1)).await.is_err(), "a blob's name is new");
+    assert_eq!(store.reader(Form::Copied).read(vec![all(blob, 5_000)]).await.unwrap(), bytes, "untouched");
     let one = |seed| async move {
         let ((stage, blob), bytes) = (fresh(entropy), content(100, seed));
         store.store(stage, bytes.clone()).await.unwrap();
@@ -236,6 +238,10 @@ async fn damaged_promises_are_errors(store: &dyn Storage, entropy: &dyn Entropy)
         store.reader(Form::Copied).read(vec![all(blob, 99)]).await.unwrap_err().code(),
         Code::DataLost
     );
+}
+
+async fn has_stage(store: &dyn Storage, stage: UploadId) -> bool {
+    store.stages().await.unwrap().iter().any(|(found, age_secs)| *found == stage && *age_secs < 3600)
 }
 
 async fn stages_come_and_go(store: &dyn Storage, entropy: &dyn Entropy) {

@@ -183,7 +183,7 @@ pub trait Storage: Send + Sync + 'static {
         1..=u64::MAX
     }
 
-    /// Every stage there is, with its age in seconds.
+    /// Every stage there is, with the seconds since it was made or written to.
     async fn stages(&self) -> Result<Vec<(UploadId, u64)>>;
 
     /// Names of blobs whose id begins with the byte `shard`, with their age in seconds since they were published:

@@ -4,19 +4,18 @@ use super::buckets;
 use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
 use super::uploads::{self, OPEN, finished, not_found};
+use crate::common::uploads::{
+    contradicted, end_of, length_exceeded, no_appends, offset_mismatch, superseded,
+};
 use crate::{Announced, Taken};
 use carrack_domain::digest::Piece;
-use carrack_domain::error::Fact;
 use carrack_domain::upload::{Receipt, Shape, StoredExtent, UploadState};
-use carrack_domain::{BucketName, Code, Error, Timestamp, UploadId};
+use carrack_domain::{BucketName, Error, Timestamp, UploadId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 pub(super) fn take_over(connection: &Connection, id: &UploadId, announced: Option<Announced>) -> Done<Taken> {
     let mut upload = uploads::get(connection, id)?;
-    let Shape::Append { length: known, partial } = upload.shape else {
-        let detail = "This upload takes no bytes in order: it comes in numbered parts, or joins others.";
-        return Err(Error::new(Code::UploadShape, detail).into());
-    };
+    let Shape::Append { length: known, partial } = upload.shape else { return Err(no_appends().into()) };
     let line = uploads::extent(connection, id, 0)?;
     let offset = match (upload.state, known) {
         // What came at once has no ledger.
@@ -24,7 +23,10 @@ pub(super) fn take_over(connection: &Connection, id: &UploadId, announced: Optio
         _ => end_of(line.as_ref()),
     };
     if let Some(Announced { length, .. }) = announced.filter(|announced| announced.offset == offset) {
-        announce(connection, id, &upload.target.bucket, Said { known, length, offset })?;
+        contradicted(known, length, offset)?;
+        if known.is_none() {
+            announce(connection, id, &upload.target.bucket, length, offset)?;
+        }
         upload.shape = Shape::Append { length: Some(length), partial };
     }
     let mut statement = connection.prepare_cached(match upload.state {
@@ -36,36 +38,21 @@ pub(super) fn take_over(connection: &Connection, id: &UploadId, announced: Optio
     Ok(Taken { upload, offset, epoch: unsigned(epoch)?, receipt })
 }
 
-/// A length that a client says for the first time, or again.
-struct Said {
-    known: Option<u64>,
+/// A length that a client says for the first time.
+fn announce(
+    connection: &Connection,
+    id: &UploadId,
+    bucket: &BucketName,
     length: u64,
     offset: u64,
-}
-
-fn announce(connection: &Connection, id: &UploadId, bucket: &BucketName, said: Said) -> Done<()> {
-    let Said { known, length, offset } = said;
-    let problem = match known {
-        Some(known) if known == length => return Ok(()),
-        Some(known) => format!("The upload's length is {known} bytes and cannot become {length}."),
-        None if length < offset => {
-            format!("The upload has {offset} bytes already and cannot end after {length}.")
-        }
-        None => {
-            let more = length - offset;
-            buckets::account(connection, bucket)?.admit(more, 0)?;
-            buckets::reserve(connection, bucket.as_str(), signed(more)?)?;
-            connection
-                .prepare_cached("UPDATE upload SET length = ?2, size = ?2 WHERE id = ?1")?
-                .execute(params![id.as_bytes(), signed(length)?])?;
-            return Ok(());
-        }
-    };
-    Err(Error::new(Code::LengthMismatch, problem).into())
-}
-
-fn end_of(line: Option<&StoredExtent>) -> u64 {
-    line.map_or(0, |line| line.piece.fragment.end())
+) -> Done<()> {
+    let more = length - offset;
+    buckets::account(connection, bucket)?.admit(more, 0)?;
+    buckets::reserve(connection, bucket.as_str(), signed(more)?)?;
+    connection
+        .prepare_cached("UPDATE upload SET length = ?2, size = ?2 WHERE id = ?1")?
+        .execute(params![id.as_bytes(), signed(length)?])?;
+    Ok(())
 }
 
 /// The row of an upload as far as an append asks for it.
@@ -108,8 +95,7 @@ pub(super) fn append(
         return Err(Error::broken(format!("upload {id} takes no bytes in order")).into());
     }
     if unsigned(row.epoch)? != epoch {
-        let detail = "A newer request took the upload over. Ask for its offset, and go on from there.";
-        return Err(Error::new(Code::Superseded, detail).into());
+        return Err(superseded().into());
     }
     let line = uploads::extent(connection, id, 0)?;
     let (offset, end) = (end_of(line.as_ref()), piece.fragment.end());
@@ -118,8 +104,7 @@ pub(super) fn append(
     }
     let end_signed = signed(end)?;
     if row.length.is_some_and(|length| end_signed > length) {
-        let detail = "These bytes go beyond the announced length of the upload.";
-        return Err(Error::new(Code::LengthExceeded, detail).into());
+        return Err(length_exceeded().into());
     }
     if row.length.is_none() {
         grow(connection, id, &row.bucket, end - offset)?;
@@ -149,9 +134,4 @@ fn grow(connection: &Connection, id: &UploadId, bucket: &str, bytes: u64) -> Don
         .prepare_cached("UPDATE upload SET size = size + ?2 WHERE id = ?1")?
         .execute(params![id.as_bytes(), signed(bytes)?])?;
     Ok(())
-}
-
-fn offset_mismatch(offset: u64, given: u64) -> Error {
-    let detail = format!("The upload has {offset} bytes, these begin at {given}: go on at {offset}.");
-    Error::new(Code::OffsetMismatch, detail).with_fact(Fact::Offset { expected: offset, given })
 }

@@ -4,20 +4,18 @@ use super::error::Done;
 use super::jobs;
 use super::rows::{blob_id, damaged, number, signed, unsigned};
 use crate::Claim;
-use carrack_domain::access::{FileRef, PrefixRef};
-use carrack_domain::archive::{Archive, Compression, Content, Origin, RENAMED_MAX, Renamed};
+use crate::common::archives::{
+    ROWS_MAX, RUN_IDS, compression, compression_number, not_found, origins, origins_text, renamed,
+    renamed_text,
+};
+use carrack_domain::archive::{Archive, Content};
 use carrack_domain::job::{JobWish, Progress};
-use carrack_domain::{ArchiveId, BlobId, BucketName, Code, Error, Key, KeyPrefix, Timestamp};
+use carrack_domain::{ArchiveId, BlobId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde_json::{Value, json};
 
 /// Columns of [`archive()`].
 const ARCHIVE: &str = "a.id, owner, name, compression, entries, bytes, renamed, renamed_total, manifest, \
      manifest_bytes, size, etag, modified, created_at, expires_at, state, entries_done, bytes_done, failure, origins";
-/// The most blobs that are held by rows of their own.
-const ROWS_MAX: usize = 1024;
-/// Ids in one run.
-const RUN_IDS: usize = 128;
 
 pub(super) fn prepare(connection: &Connection, id: &ArchiveId, holds: usize, now: Timestamp) -> Done<()> {
     let sql = "INSERT INTO archive (id, large, created_at, expires_at) VALUES (?1, ?2, ?3, ?4)";
@@ -89,8 +87,6 @@ pub(super) fn let_go(connection: &Connection, id: &ArchiveId) -> Done<()> {
 }
 
 pub(super) fn commit(connection: &Connection, archive: &Archive) -> Done<()> {
-    let renamed: Vec<[&str; 2]> =
-        archive.renamed.iter().take(RENAMED_MAX).map(|one| [one.key.as_str(), one.name.as_str()]).collect();
     let sql = "UPDATE archive SET ready = 1, owner = ?2, name = ?3, compression = ?4, entries = ?5, bytes = ?6, \
          manifest = ?7, manifest_bytes = ?8, renamed = ?9, renamed_total = ?10, created_at = ?11, expires_at = ?12, \
          origins = ?13 \
@@ -105,7 +101,7 @@ pub(super) fn commit(connection: &Connection, archive: &Archive) -> Done<()> {
         signed(archive.bytes)?,
         manifest.as_bytes(),
         signed(manifest_bytes)?,
-        json!(renamed).to_string(),
+        renamed_text(archive),
         signed(archive.renamed_total)?,
         archive.created_at.as_millis(),
         archive.expires_at.as_millis(),
@@ -236,21 +232,7 @@ pub(super) fn wish(connection: &Connection, id: &ArchiveId, wish: JobWish) -> Do
     get(connection, id)
 }
 
-fn not_found() -> Error {
-    Error::new(Code::ArchiveNotFound, "There is no such archive.")
-}
-
-const fn compression_number(compression: Compression) -> i64 {
-    match compression {
-        Compression::Store => 0,
-        Compression::Deflate => 1,
-        Compression::Auto => 2,
-    }
-}
-
 fn archive(row: &Row<'_>) -> Done<Archive> {
-    let compression: i64 = row.get(3)?;
-    let compression = Compression::ALL.into_iter().find(|one| compression_number(*one) == compression);
     let content = match (row.get::<_, Option<i64>>(10)?, row.get(11)?, row.get(12)?) {
         (Some(size), Some(etag), Some(modified)) => {
             Some(Content { size: unsigned(size)?, etag, modified: Timestamp::from_millis(modified) })
@@ -262,7 +244,7 @@ fn archive(row: &Row<'_>) -> Done<Archive> {
         id: ArchiveId::from_bytes(row.get(0)?),
         owner: row.get(1)?,
         name: row.get(2)?,
-        compression: compression.ok_or_else(|| damaged("a compression"))?,
+        compression: compression(row.get(3)?)?,
         entries: number(row, 4)?,
         bytes: number(row, 5)?,
         renamed: renamed(&row.get::<_, String>(6)?)?,
@@ -276,35 +258,4 @@ fn archive(row: &Row<'_>) -> Done<Archive> {
         progress: Progress { entries: number(row, 16)?, bytes: number(row, 17)? },
         failure: failure.as_deref().map(jobs::failure).transpose()?,
     })
-}
-
-fn origins_text(origins: &[Origin]) -> String {
-    let one = |origin: &Origin| match origin {
-        Origin::File(file) => json!([file.bucket.as_str(), file.key.as_str()]),
-        Origin::Below(place) => json!([place.bucket.as_str(), place.prefix.as_str(), "below"]),
-    };
-    Value::Array(origins.iter().map(one).collect()).to_string()
-}
-
-fn origins(text: &str) -> Done<Vec<Origin>> {
-    let one = |place: &Value| {
-        let bucket = BucketName::parse(place[0].as_str()?).ok()?;
-        let within = place[1].as_str()?;
-        Some(match place.get(2) {
-            None => Origin::File(FileRef { bucket, key: Key::parse(within).ok()? }),
-            Some(_) => Origin::Below(PrefixRef { bucket, prefix: KeyPrefix::parse(within).ok()? }),
-        })
-    };
-    let value: Value = serde_json::from_str(text).map_err(|_| damaged("the origins of an archive"))?;
-    let all: Option<Vec<Origin>> = value.as_array().and_then(|places| places.iter().map(one).collect());
-    all.ok_or_else(|| damaged("the origins of an archive"))
-}
-
-fn renamed(text: &str) -> Done<Vec<Renamed>> {
-    let value: Value = serde_json::from_str(text).map_err(|_| damaged("renamed entries"))?;
-    let one = |pair: &Value| {
-        Some(Renamed { key: pair[0].as_str()?.to_owned(), name: pair[1].as_str()?.to_owned() })
-    };
-    let all: Option<Vec<Renamed>> = value.as_array().and_then(|pairs| pairs.iter().map(one).collect());
-    all.ok_or_else(|| damaged("renamed entries"))
 }

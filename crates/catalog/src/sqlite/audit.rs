@@ -5,166 +5,59 @@ use super::error::{Done, Failed, sqlite_error};
 use super::events;
 use super::rows::{damaged, signed, unsigned};
 use crate::audit::{AuditBlock, AuditPage, AuditQuery, Position};
-use crate::events::{NewEvent, of_change};
+use crate::common::journal::{self, Filling, LOOKED_AT_BLOCKS, LOOKED_AT_BYTES};
+pub(super) use crate::common::journal::{Journal, Packed, pack};
 use carrack_domain::audit::chain::{ChainId, Hash, Head, Header};
-use carrack_domain::audit::{Change, Context, Lines};
-use carrack_domain::{Clock, Code, Error, Result, Timestamp};
+use carrack_domain::{Clock, Result, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Bodies that are shorter are kept as they are.
-const WORTH_BYTES: usize = 1 << 10;
-/// The least work, which on such text is enough.
-const LEVEL: i32 = 1;
-/// What a body may have at most, unpacked: more is no block of ours.
-const BODY_BYTES_MAX: u64 = 256 << 20;
-/// Text that is looked at for one page, or given out at once.
-const LOOKED_AT_BYTES: u64 = 16 << 20;
-/// Blocks that are looked at for one page: small ones are cheap, but not free.
-const LOOKED_AT_BLOCKS: usize = 4096;
-/// How much older than its block a record may be.
-const LATE: Duration = Duration::from_secs(3600);
 
 const BLOCK: &str = "seq, at, records, prev, content, hash, size, zstd, body";
 
-/// Lines, ready to be a block.
-pub(super) struct Packed {
-    content: Hash,
-    records: u64,
-    at: Timestamp,
-    size: usize,
-    zstd: bool,
-    body: Vec<u8>,
-}
-
-/// Hashes and compresses: some milliseconds for each MiB.
-pub(super) fn pack(lines: &Lines) -> Result<Packed> {
-    let Lines { text, count, at } = lines;
-    let (content, size) = (Hash::of(text), text.len());
-    let zstd = size >= WORTH_BYTES;
-    let body = if zstd {
-        zstd::bulk::compress(text, LEVEL).map_err(|error| Error::internal("compress records", error))?
-    } else {
-        text.clone()
-    };
-    Ok(Packed { content, records: *count, at: *at, size, zstd, body })
-}
-
-/// What the one thread that writes knows of the log.
-pub(super) struct Journal {
-    /// `None`: nothing is recorded.
+/// The writer's view of the log.
+pub(super) fn journal(
+    connection: &Connection,
     clock: Option<Arc<dyn Clock>>,
-    /// Where the chain ends, with what the present transaction has added.
-    head: Head,
-    /// Where it ended before.
-    committed: Head,
-    /// Changes of the present transaction.
-    changes: Lines,
-    /// `None`: no events are kept.
     event_clock: Option<Arc<dyn Clock>>,
-    /// Events of the present transaction.
-    events: Vec<NewEvent>,
+) -> Result<Journal> {
+    let head = head(connection).map_err(|failed| failed.into_error("read the audit log"))?;
+    Ok(Journal::new(clock, event_clock, head))
 }
 
-/// How far a transaction was before a command.
-pub(super) struct Mark {
-    head: Head,
-    text: usize,
-    count: u64,
-    at: Timestamp,
-    events: usize,
+/// Adds a block.
+pub(super) fn append(
+    connection: &Connection,
+    journal: &mut Journal,
+    packed: &Packed,
+) -> rusqlite::Result<()> {
+    let header = journal.add(packed);
+    connection
+        .prepare_cached(&format!(
+            "INSERT INTO audit_block ({BLOCK}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+        ))?
+        .execute(params![
+            header.block as i64,
+            header.at.as_millis(),
+            header.records as i64,
+            header.prev.0,
+            header.content.0,
+            header.hash.0,
+            packed.size as i64,
+            packed.zstd,
+            packed.body,
+        ])?;
+    Ok(())
 }
 
-impl Journal {
-    pub(super) fn open(
-        connection: &Connection,
-        clock: Option<Arc<dyn Clock>>,
-        event_clock: Option<Arc<dyn Clock>>,
-    ) -> Result<Journal> {
-        let head = head(connection).map_err(|failed| failed.into_error("read the audit log"))?;
-        Ok(Journal {
-            clock,
-            head,
-            committed: head,
-            changes: Lines::default(),
-            event_clock,
-            events: Vec::new(),
-        })
+/// Before a commit: the changes of the transaction become a block, and events.
+pub(super) fn seal(connection: &Connection, journal: &mut Journal) -> rusqlite::Result<()> {
+    if let Some((at, events)) = journal.events() {
+        events::insert(connection, at, events)?;
     }
-
-    /// A transaction begins.
-    pub(super) fn begin(&mut self) {
-        self.head = self.committed;
-        self.changes = Lines::default();
-        self.events.clear();
-    }
-
-    /// The transaction is on disk.
-    pub(super) fn keep(&mut self) {
-        self.committed = self.head;
-    }
-
-    pub(super) fn mark(&self) -> Mark {
-        let Lines { text, count, at } = &self.changes;
-        Mark { head: self.head, text: text.len(), count: *count, at: *at, events: self.events.len() }
-    }
-
-    /// What a command did since `mark` was rolled back.
-    pub(super) fn rewind(&mut self, mark: &Mark) {
-        self.head = mark.head;
-        self.changes.text.truncate(mark.text);
-        (self.changes.count, self.changes.at) = (mark.count, mark.at);
-        self.events.truncate(mark.events);
-    }
-
-    /// Takes down what a command has changed.
-    pub(super) fn note(&mut self, by: Option<&Context>, changes: &[Change]) {
-        if self.event_clock.is_some() {
-            self.events.extend(changes.iter().flat_map(|change| of_change(change, by)));
-        }
-        let Some(clock) = &self.clock else { return };
-        let now = clock.now();
-        for change in changes {
-            self.changes.push(&change.record(by, now));
-        }
-    }
-
-    /// Adds a block.
-    pub(super) fn append(&mut self, connection: &Connection, packed: &Packed) -> rusqlite::Result<()> {
-        let header = self.head.next(packed.content, packed.records, packed.at);
-        connection
-            .prepare_cached(&format!(
-                "INSERT INTO audit_block ({BLOCK}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
-            ))?
-            .execute(params![
-                header.block as i64,
-                header.at.as_millis(),
-                header.records as i64,
-                header.prev.0,
-                header.content.0,
-                header.hash.0,
-                packed.size as i64,
-                packed.zstd,
-                packed.body,
-            ])?;
-        metrics::counter!("carrack_audit_records_total").increment(header.records);
-        self.head = header.head();
-        Ok(())
-    }
-
-    /// Before a commit: the changes of the transaction become a block, and events.
-    pub(super) fn seal(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        if let Some(clock) = self.event_clock.as_ref().filter(|_| !self.events.is_empty()) {
-            events::insert(connection, clock.now(), &self.events)?;
-        }
-        if self.changes.is_empty() {
-            return Ok(());
-        }
-        match pack(&std::mem::take(&mut self.changes)) {
-            Ok(packed) => self.append(connection, &packed),
-            Err(error) => Err(rusqlite::Error::ToSqlConversionFailure(error.chain().into())),
-        }
+    match journal.seal() {
+        Ok(None) => Ok(()),
+        Ok(Some(packed)) => append(connection, journal, &packed),
+        Err(error) => Err(rusqlite::Error::ToSqlConversionFailure(error.chain().into())),
     }
 }
 
@@ -201,13 +94,8 @@ fn header(row: &Row<'_>, chain: ChainId) -> Done<Header> {
 
 /// The lines of a block; `None` when they cannot be unpacked.
 fn unpack(row: &Row<'_>) -> Done<Option<Vec<u8>>> {
-    let (size, zstd): (i64, bool) = (row.get(6)?, row.get(7)?);
     let body = row.get_ref(8)?.as_blob().map_err(rusqlite::Error::from)?;
-    if !zstd {
-        return Ok(Some(body.to_vec()));
-    }
-    let size = unsigned(size)?.min(BODY_BYTES_MAX);
-    Ok(zstd::bulk::decompress(body, usize::try_from(size).unwrap_or(usize::MAX)).ok())
+    Ok(journal::unpack(row.get(6)?, row.get(7)?, body)?)
 }
 
 /// The first block whose time is not before `since`. Times never go back along the chain.
@@ -237,44 +125,18 @@ pub(super) fn page(
     limit: usize,
 ) -> Done<AuditPage> {
     let since = query.since.map(|since| first_since(connection, since)).transpose()?.unwrap_or(1);
-    let from = from.unwrap_or(Position { block: 0, line: 0 });
-    let end = query.until.map_or(i64::MAX, |until| until.after(LATE).as_millis());
+    let first = from.map_or(0, |from| from.block);
+    let mut filling = Filling::new(query, from, limit);
     let mut statement = connection
         .prepare_cached(&format!("SELECT {BLOCK} FROM audit_block WHERE seq >= ?1 ORDER BY seq"))?;
-    let mut found = statement.query([signed(from.block)?.max(since)])?;
-    let mut page = AuditPage::default();
-    let (mut bytes, mut blocks) = (0, 0);
+    let mut found = statement.query([signed(first)?.max(since)])?;
     while let Some(row) = found.next()? {
-        let (block, at): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let block = unsigned(block)?;
-        if at > end && blocks > 0 {
+        let block = unsigned(row.get(0)?)?;
+        if !filling.wants(block, row.get(1)?) || !filling.take(block, unpack(row)?)? {
             break;
-        }
-        if bytes >= LOOKED_AT_BYTES || blocks >= LOOKED_AT_BLOCKS {
-            page.next = Some(Position { block, line: 0 });
-            break;
-        }
-        let text = unpack(row)?.ok_or_else(|| lost(block))?;
-        (bytes, blocks) = (bytes + text.len() as u64, blocks + 1);
-        let skip = if block == from.block { from.line } else { 0 };
-        for (line, text) in text.split(|byte| *byte == b'\n').enumerate().skip(skip as usize) {
-            if text.is_empty() || !query.matches(text) {
-                continue;
-            }
-            let position = Position { block, line: line as u64 };
-            if page.records.len() >= limit {
-                page.next = Some(position);
-                return Ok(page);
-            }
-            page.records.push((position, String::from_utf8_lossy(text).into_owned()));
         }
     }
-    Ok(page)
-}
-
-fn lost(block: u64) -> Failed {
-    let detail = "A part of the audit log is damaged: 'carrack audit verify' says which.";
-    Error::new(Code::DataLost, detail).with_source(format!("block {block}")).into()
+    Ok(filling.page)
 }
 
 pub(super) fn blocks(connection: &Connection, after: u64) -> Done<Vec<AuditBlock>> {

@@ -3,41 +3,11 @@
 use super::error::Done;
 use super::rows::{self, unsigned};
 use crate::Outcome;
+pub(super) use crate::common::accounts::{Account, not_found};
+use crate::common::accounts::{quota_number, retention_number};
 use carrack_domain::file::{Bucket, BucketSettings};
 use carrack_domain::{BucketName, Code, Error, Key, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
-
-/// A hundred years: what is longer is for ever.
-const RETENTION_SECONDS_MAX: i64 = 100 * 366 * 24 * 3600;
-
-/// The account of a bucket within a transaction.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Account {
-    pub(super) id: i64,
-    pub(super) quota: Option<i64>,
-    pub(super) used: i64,
-    pub(super) reserved: i64,
-}
-
-impl Account {
-    /// `quota_exceeded` unless `bytes` fit once `freed` bytes are given back. No bucket holds more than 2^63-1 bytes.
-    pub(super) fn admit(&self, bytes: u64, freed: i64) -> Done<()> {
-        let limit = i128::from(self.quota.unwrap_or(i64::MAX));
-        let total = i128::from(self.used) + i128::from(self.reserved) - i128::from(freed) + i128::from(bytes);
-        if total <= limit {
-            return Ok(());
-        }
-        let detail = format!(
-            "The bucket may hold {limit} bytes; with these {bytes} it would hold {total}, open uploads included. \
-             Delete files, or ask for a larger quota."
-        );
-        Err(Error::new(Code::QuotaExceeded, detail).into())
-    }
-}
-
-pub(super) fn not_found(name: &BucketName) -> Error {
-    Error::new(Code::BucketNotFound, format!("There is no bucket {name}."))
-}
 
 pub(super) fn account(connection: &Connection, name: &BucketName) -> Done<Account> {
     let mut statement = connection
@@ -92,7 +62,7 @@ pub(super) fn all(connection: &Connection) -> Done<Vec<Bucket>> {
 pub(super) fn generation(connection: &Connection, name: &BucketName) -> Done<u64> {
     let mut statement = connection.prepare_cached("SELECT generation FROM bucket WHERE name = ?1")?;
     let generation: Option<i64> = statement.query_row([name.as_str()], |row| row.get(0)).optional()?;
-    unsigned(generation.ok_or_else(|| not_found(name))?)
+    Ok(unsigned(generation.ok_or_else(|| not_found(name))?)?)
 }
 
 pub(super) fn put(
@@ -116,19 +86,6 @@ pub(super) fn put(
     )?;
     statement.execute(params![name.as_str(), quota, retention, policy, now.as_millis()])?;
     Ok((get(connection, name)?, Outcome::Created))
-}
-
-fn quota_number(quota: u64) -> Done<i64> {
-    let detail = format!("The quota may be at most {} bytes: leave it out for no limit.", i64::MAX);
-    Ok(i64::try_from(quota).map_err(|_| Error::new(Code::InvalidRequest, detail))?)
-}
-
-fn retention_number(seconds: u64) -> Done<i64> {
-    let detail = format!(
-        "retention_seconds is a number from 1 to {RETENTION_SECONDS_MAX}: leave it out to keep files for ever."
-    );
-    let number = i64::try_from(seconds).ok().filter(|number| (1..=RETENTION_SECONDS_MAX).contains(number));
-    Ok(number.ok_or_else(|| Error::new(Code::InvalidRequest, detail))?)
 }
 
 pub(super) fn delete(connection: &Connection, name: &BucketName) -> Done<()> {
@@ -173,5 +130,5 @@ pub(super) fn check_quota_once_freed(
         Ok((account, row.get::<_, Option<i64>>(4)?))
     });
     let (account, present) = found.optional()?.ok_or_else(|| not_found(name))?;
-    account.admit(bytes, freed.saturating_add(present.unwrap_or(0)))
+    Ok(account.admit(bytes, freed.saturating_add(present.unwrap_or(0)))?)
 }

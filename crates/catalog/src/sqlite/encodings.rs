@@ -92,7 +92,7 @@ pub(super) fn touch(connection: &Connection, packs: &[BlobId], now: Timestamp) -
 
 pub(super) fn charged(connection: &Connection) -> Done<u64> {
     let sql = "SELECT coalesce(sum(charged), 0) FROM pack";
-    unsigned(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    Ok(unsigned(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)?)
 }
 
 pub(super) fn evict(

@@ -4,9 +4,10 @@ use super::buckets::{self, Account};
 use super::error::Done;
 use super::rows::{self, signed};
 use super::{blobs, uploads};
+use crate::common::files::{self, not_found, require};
 use crate::{Committed, NewFile, Origin, Outcome};
 use carrack_domain::file::{Blob, File, Precondition};
-use carrack_domain::{BlobId, BucketName, Code, ETag, Error, Key, Timestamp};
+use carrack_domain::{BlobId, BucketName, ETag, Key, Timestamp};
 use rusqlite::{Connection, params};
 
 /// Columns as in [`rows::FILE`], written out because this is the one statement every download runs.
@@ -54,10 +55,6 @@ pub(super) fn of_content(
     Ok(files)
 }
 
-fn not_found(bucket: &BucketName, key: &Key) -> Error {
-    Error::new(Code::FileNotFound, format!("There is no file {key} in the bucket {bucket}."))
-}
-
 fn present(connection: &Connection, account: &Account, key: &Key) -> Done<Option<Present>> {
     let mut statement = connection.prepare_cached(
         "SELECT blob_id, size, blake3, created_at FROM file WHERE bucket_id = ?1 AND key = ?2",
@@ -67,20 +64,6 @@ fn present(connection: &Connection, account: &Account, key: &Key) -> Done<Option
     let etag = ETag::of_content(&row.get(2)?);
     let created_at = Timestamp::from_millis(row.get(3)?);
     Ok(Some(Present { blob: rows::blob_id(row, 0)?, size: row.get(1)?, etag, created_at }))
-}
-
-fn require(precondition: &Precondition, present: Option<&Present>) -> Done<()> {
-    if precondition.holds(present.map(|present| &present.etag)) {
-        return Ok(());
-    }
-    let detail = match (precondition, present) {
-        (Precondition::Absent, _) => {
-            "There is a file under this key already, and the request asked to create only."
-        }
-        (_, None) => "There is no file under this key, and the request asked for one to be there.",
-        _ => "The file under this key is not the one the request named: look at it again.",
-    };
-    Err(Error::new(Code::PreconditionFailed, detail).into())
 }
 
 pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<Committed> {
@@ -97,7 +80,7 @@ pub(super) fn commit(connection: &Connection, new: &NewFile) -> Done<Committed> 
         }
     };
     let present = present(connection, &account, &new.target.key)?;
-    require(&new.precondition, present.as_ref())?;
+    require(&new.precondition, present.as_ref().map(|present| &present.etag))?;
     let replaced = present.as_ref().map_or(0, |present| present.size);
     let here = reservations.iter().filter(|held| held.bucket == new.target.bucket.as_str());
     let released: i64 = here.map(|held| held.size).sum();
@@ -156,15 +139,7 @@ fn point(connection: &Connection, account: &Account, new: &NewFile, blob: Blob) 
         blob.pieces.as_deref().map(rows::pieces_bytes),
         blob.pieces.as_ref().and_then(|pieces| pieces.blake3),
     ])?;
-    Ok(File {
-        bucket: new.target.bucket.clone(),
-        key: new.target.key.clone(),
-        blob,
-        content_type: new.target.content_type.clone(),
-        metadata: new.target.metadata.clone(),
-        created_at: new.created_at,
-        created_by: new.created_by.clone(),
-    })
+    Ok(files::made(new, blob))
 }
 
 pub(super) fn delete(
@@ -175,7 +150,7 @@ pub(super) fn delete(
 ) -> Done<Option<BlobId>> {
     let account = buckets::account(connection, bucket)?;
     let present = present(connection, &account, key)?.ok_or_else(|| not_found(bucket, key))?;
-    require(precondition, Some(&present))?;
+    require(precondition, Some(&present.etag))?;
     remove(connection, &account, key, &present)
 }
 
@@ -188,7 +163,7 @@ pub(super) fn expire(
     let account = buckets::account(connection, bucket)?;
     let present = present(connection, &account, key)?.ok_or_else(|| not_found(bucket, key))?;
     if present.created_at >= before {
-        return Err(Error::new(Code::PreconditionFailed, "The file under this key is younger.").into());
+        return Err(files::younger().into());
     }
     remove(connection, &account, key, &present)
 }

@@ -1,48 +1,17 @@
 //! Jobs: leases by the clock of the database, and a fence in every write.
 
 use super::error::Done;
-use super::rows::{damaged, signed, unsigned};
+use super::rows::{signed, unsigned};
 use crate::Claim;
+pub(super) use crate::common::jobs::{failure, number, state};
+use crate::common::jobs::{failure_text, lost, millis};
+use carrack_domain::ArchiveId;
 use carrack_domain::job::{JobFailure, JobState, JobWish, Progress};
-use carrack_domain::{ArchiveId, Code, Error};
 use rusqlite::{Connection, OptionalExtension, params};
-use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Milliseconds by the clock of the database.
 const NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
-
-/// Values of the column `state`.
-pub(super) const fn number(state: JobState) -> i64 {
-    match state {
-        JobState::Waiting => 0,
-        JobState::Running => 1,
-        JobState::Paused => 2,
-        JobState::Completed => 3,
-        JobState::Failed => 4,
-        JobState::Cancelled => 5,
-    }
-}
-
-pub(super) fn state(number_of: i64) -> Done<JobState> {
-    JobState::ALL
-        .into_iter()
-        .find(|state| number(*state) == number_of)
-        .ok_or_else(|| damaged("a job's state"))
-}
-
-pub(super) fn failure_text(failure: &JobFailure) -> String {
-    json!({"code": failure.code, "detail": failure.detail, "entry": failure.entry}).to_string()
-}
-
-pub(super) fn failure(text: &str) -> Done<JobFailure> {
-    let value: Value = serde_json::from_str(text).map_err(|_| damaged("a job's failure"))?;
-    let text = |name: &str| value[name].as_str().map(str::to_owned);
-    match (text("code"), text("detail")) {
-        (Some(code), Some(detail)) => Ok(JobFailure { code, detail, entry: text("entry") }),
-        _ => Err(damaged("a job's failure")),
-    }
-}
 
 /// This database has one process at a time: whoever had a lease when it is opened is dead.
 pub(super) fn free_all(connection: &Connection) -> rusqlite::Result<()> {
@@ -90,10 +59,6 @@ pub(super) fn check(connection: &Connection, claim: &Claim) -> Done<()> {
         connection.prepare_cached("SELECT 1 FROM job WHERE id = ?1 AND state = 1 AND fence = ?2")?;
     let found = statement.exists(params![claim.job.as_bytes(), signed(claim.fence)?])?;
     if found { Ok(()) } else { Err(lost().into()) }
-}
-
-fn lost() -> Error {
-    Error::new(Code::Superseded, "The job is another worker's by now, or nobody wants it any more.")
 }
 
 pub(super) fn renew(connection: &Connection, claim: &Claim, lease: Duration, progress: Progress) -> Done<()> {
@@ -176,8 +141,4 @@ pub(super) fn wish(connection: &Connection, id: &ArchiveId, now: JobState, wish:
         super::archives::let_go(connection, id)?;
     }
     Ok(())
-}
-
-fn millis(duration: Duration) -> Done<i64> {
-    signed(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }

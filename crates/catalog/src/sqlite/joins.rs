@@ -4,9 +4,10 @@ use super::buckets;
 use super::error::Done;
 use super::rows;
 use super::uploads::{self, parts_missing};
+use crate::common::uploads::not_joinable;
 use crate::{Finish, Partial};
 use carrack_domain::upload::{Upload, UploadState};
-use carrack_domain::{BlobId, Code, Error, UploadId};
+use carrack_domain::{BlobId, Error, UploadId};
 use rusqlite::{Connection, params};
 use std::collections::HashSet;
 
@@ -16,7 +17,9 @@ pub(super) fn create(connection: &Connection, upload: &Upload, partials: &[Uploa
     }
     let mut seen = HashSet::new();
     for partial in partials.iter().filter(|partial| seen.insert(**partial)) {
-        check(connection, upload, partial)?;
+        let found = uploads::query(connection, "id = ?1", [partial.as_bytes()])?.pop();
+        let joined = joined_of(connection, partial)?.is_some();
+        not_joinable(upload, partial, found.as_ref(), joined)?;
     }
     uploads::create(connection, upload)?;
     let mut statement = connection
@@ -38,25 +41,6 @@ fn same(connection: &Connection, upload: &Upload, partials: &[UploadId]) -> Done
         && present.target == upload.target
         && members(connection, &joined)? == partials;
     Ok(same.then_some(joined))
-}
-
-fn check(connection: &Connection, upload: &Upload, partial: &UploadId) -> Done<()> {
-    let refuse = |why: &str| {
-        let detail = format!("The upload {partial} cannot be joined: {why}.");
-        Err(Error::new(Code::InvalidConcatenation, detail).into())
-    };
-    let found = uploads::query(connection, "id = ?1", [partial.as_bytes()])?.pop();
-    // Somebody else's does not exist.
-    let Some(found) = found.filter(|found| found.owner == upload.owner) else {
-        return refuse("there is no such upload, or it was joined before");
-    };
-    if !found.is_partial() {
-        return refuse("it was not created as a partial one");
-    }
-    if joined_of(connection, partial)?.is_some() {
-        return refuse("another upload joins it already");
-    }
-    Ok(())
 }
 
 fn members(connection: &Connection, joined: &UploadId) -> Done<Vec<UploadId>> {

@@ -2,12 +2,11 @@
 
 use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
-use crate::Outcome;
-use carrack_domain::link::{Link, LinkClaim, LinkedArchive, Target};
+use crate::common::links::{covered_text, gone, not_found, refusal, target_of, target_text};
+use carrack_domain::link::{Link, LinkClaim};
 use carrack_domain::policy::AddressRange;
-use carrack_domain::{ArchiveId, ClaimId, Code, ETag, Error, LinkId, Role, Timestamp};
+use carrack_domain::{ClaimId, LinkId, Role, Timestamp};
 use rusqlite::{Connection, Row, params};
-use serde_json::{Value, json};
 use std::num::NonZeroU64;
 
 const LINK: &str = "id, owner, role, target, expires_at, not_before, max_downloads, uses, ip, password, filename, \
@@ -44,7 +43,7 @@ pub(super) fn get(connection: &Connection, id: &LinkId) -> Done<Link> {
     let mut found = statement.query([id.as_bytes()])?;
     match found.next()? {
         Some(row) => link(row),
-        None => Err(Error::new(Code::LinkNotFound, "There is no such link (any more).").into()),
+        None => Err(not_found().into()),
     }
 }
 
@@ -101,24 +100,13 @@ pub(super) fn take_use(
     Ok(())
 }
 
-/// Why a link has no use to give.
-fn refusal(link: &Link, now: Timestamp) -> Error {
-    if link.revoked_at.is_some() {
-        Error::new(Code::LinkRevoked, "This link was revoked.")
-    } else if link.expires_at <= now {
-        Error::new(Code::LinkExpired, "This link has expired.")
-    } else {
-        Error::new(Code::LinkUsed, "This link has been used as often as it may be.")
-    }
-}
-
 pub(super) fn claim(connection: &Connection, link: &LinkId, id: &ClaimId) -> Done<LinkClaim> {
     let mut statement =
         connection.prepare_cached(&format!("SELECT {CLAIM} FROM claim WHERE id = ?1 AND link_id = ?2"))?;
     let mut found = statement.query(params![id.as_bytes(), link.as_bytes()])?;
     match found.next()? {
         Some(row) => one_claim(row),
-        None => Err(Error::new(Code::LinkUsed, "This use of the link is over.").into()),
+        None => Err(gone().into()),
     }
 }
 
@@ -153,39 +141,6 @@ pub(super) fn expire(connection: &Connection, now: Timestamp, before: Timestamp)
     connection.prepare_cached("DELETE FROM claim WHERE deadline <= ?1")?.execute([now.as_millis()])?;
     connection.prepare_cached("DELETE FROM link WHERE expires_at < ?1")?.execute([before.as_millis()])?;
     Ok(())
-}
-
-fn target_text(target: &Target) -> String {
-    match target {
-        Target::File(file) => rows::file_text(file, Outcome::Created),
-        Target::Archive(archive) => json!({
-            "archive": archive.id.to_string(),
-            "name": archive.name,
-            "size": archive.size,
-            "etag": archive.etag.as_str().trim_matches('"'),
-        })
-        .to_string(),
-    }
-}
-
-fn target_of(text: &str) -> Done<Target> {
-    let value: Value = serde_json::from_str(text).map_err(|_| damaged("a link"))?;
-    if value.get("archive").is_none() {
-        return Ok(Target::File(rows::file_of_text(text)?.0));
-    }
-    let read = || {
-        Some(LinkedArchive {
-            id: ArchiveId::parse(value["archive"].as_str()?)?,
-            name: value["name"].as_str()?.to_owned(),
-            size: value["size"].as_u64()?,
-            etag: ETag::new(value["etag"].as_str()?)?,
-        })
-    };
-    Ok(Target::Archive(read().ok_or_else(|| damaged("a link"))?))
-}
-
-fn covered_text(claim: &LinkClaim) -> Done<String> {
-    Ok(serde_json::to_string(&claim.covered).map_err(|error| Error::internal("write a claim", error))?)
 }
 
 fn time(row: &Row<'_>, column: usize) -> Done<Option<Timestamp>> {

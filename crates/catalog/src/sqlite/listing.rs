@@ -3,29 +3,10 @@
 use super::buckets;
 use super::error::Done;
 use super::rows::{self, successor};
+use crate::common::listing::{first, folded};
 use crate::{ListQuery, Listing, Member, Visit};
 use carrack_domain::{BucketName, KeyPrefix, Timestamp};
 use rusqlite::{Connection, Row, params};
-
-/// What a key comes to under a prefix and a delimiter.
-fn folded<'a>(key: &'a str, query: &ListQuery) -> Option<&'a str> {
-    let delimiter = query.delimiter?;
-    let prefix = query.prefix.as_str();
-    let at = key.strip_prefix(prefix)?.find(delimiter)?;
-    Some(&key[..prefix.len() + at + delimiter.len_utf8()])
-}
-
-/// The least key of the page. A cursor is the last key or the last common prefix shown; one is told from the other by
-/// the delimiter, since a key that contains it is never shown as a file.
-fn first(query: &ListQuery) -> Vec<u8> {
-    let prefix = query.prefix.as_str().as_bytes();
-    let Some(after) = &query.after else { return prefix.to_vec() };
-    let first = match folded(after, query) {
-        Some(common) if common == after => successor(after.as_bytes()),
-        _ => [after.as_bytes(), &[0]].concat(),
-    };
-    first.max(prefix.to_vec())
-}
 
 struct Page<'q> {
     bucket: &'q BucketName,

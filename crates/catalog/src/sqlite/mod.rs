@@ -21,13 +21,14 @@ mod open;
 mod owners;
 mod queue;
 mod readers;
-mod recorded;
 mod rows;
 mod tokens;
 mod uploads;
 mod writer;
 
 use crate::audit::{AuditBlock, AuditCatalog, AuditPage, AuditQuery, Position, present};
+use crate::common::measured;
+use crate::common::recorded::{bucket_put, file_put, link_create, of_bytes, of_token, upload_create};
 use crate::{
     Announced, Catalog, ChunkList, Committed, Finish, ListQuery, Listing, NewFile, Outcome, Partial, Taken,
     Visit,
@@ -39,27 +40,22 @@ use carrack_domain::access::FileRef;
 use carrack_domain::audit::chain::Head;
 use carrack_domain::audit::{Change, Lines};
 use carrack_domain::digest::Piece;
-use carrack_domain::error::Class;
 use carrack_domain::file::{Blob, Bucket, BucketSettings, File, Precondition};
 use carrack_domain::link::{Link, LinkClaim};
 use carrack_domain::token::{Denial, Token};
 use carrack_domain::upload::{Receipt, StoredExtent, Upload};
 use carrack_domain::{
-    BlobId, BucketName, ClaimId, Clock, Code, Error, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId,
-    UploadId,
+    BlobId, BucketName, ClaimId, Clock, Error, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId, UploadId,
 };
 use error::Done;
 pub use error::OpenError;
 use queue::Queue;
 use readers::Readers;
-use recorded::{bucket_put, file_put, link_create, of_bytes, of_token, upload_create};
 use rusqlite::Connection;
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// How to open a [`SqliteCatalog`].
@@ -92,7 +88,7 @@ impl SqliteCatalog {
     /// 2 s: after an unclean stop it checks the database when that is small enough.
     pub fn open(options: SqliteOptions) -> Result<SqliteCatalog, OpenError> {
         let connection = open::writer(&options.path)?;
-        let journal = audit::Journal::open(&connection, options.audit, options.events)
+        let journal = audit::journal(&connection, options.audit, options.events)
             .map_err(|error| OpenError::Damaged { path: options.path.clone(), reason: error.chain() })?;
         let readers = Readers::open(&options.path, options.readers)?;
         let queue = Queue::new(options.queue);
@@ -176,20 +172,6 @@ impl SqliteCatalog {
     ) -> Result<T> {
         measured(operation, self.readers.long(operation, read)).await
     }
-}
-
-async fn measured<T>(operation: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let begun = Instant::now();
-    let result = work.await;
-    metrics::histogram!("carrack_catalog_operation_duration_seconds", "op" => operation)
-        .record(begun.elapsed().as_secs_f64());
-    if let Err(error) = &result
-        && (error.code().class() == Class::Fault
-            || matches!(error.code(), Code::StorageFull | Code::Overloaded))
-    {
-        metrics::counter!("carrack_catalog_errors_total", "op" => operation).increment(1);
-    }
-    result
 }
 
 /// Best effort: what was accepted is written, but the catalog counts as not closed in order.
@@ -583,7 +565,7 @@ impl AuditCatalog for SqliteCatalog {
         let packed = tokio::task::spawn_blocking(move || audit::pack(&lines))
             .await
             .map_err(|error| Error::internal("append_audit", error))??;
-        self.queue("append_audit", move |c, journal| Ok(journal.append(c, &packed)?)).await
+        self.queue("append_audit", move |c, journal| Ok(audit::append(c, journal, &packed)?)).await
     }
 
     async fn audit_head(&self) -> Result<Head> {

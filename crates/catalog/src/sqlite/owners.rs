@@ -2,38 +2,15 @@
 
 use super::error::Done;
 use super::rows::signed;
+use crate::common::accounts::Holding;
+use carrack_domain::UploadId;
 use carrack_domain::access::FileRef;
-use carrack_domain::{Code, Error, UploadId};
 use rusqlite::{Connection, OptionalExtension, params};
-
-/// What an owner has and may have.
-#[derive(Debug, Clone, Copy, Default)]
-struct Holding {
-    bytes: i64,
-    quota: Option<i64>,
-}
 
 fn holding(connection: &Connection, owner: &str) -> Done<Holding> {
     let mut statement = connection.prepare_cached("SELECT bytes, quota_bytes FROM owner WHERE name = ?1")?;
     let found = statement.query_row([owner], |row| Ok(Holding { bytes: row.get(0)?, quota: row.get(1)? }));
     Ok(found.optional()?.unwrap_or_default())
-}
-
-impl Holding {
-    /// `quota_exceeded` when it is more than before, and more than it may be.
-    fn admit(self, before: i64) -> Done<()> {
-        match self.quota {
-            Some(quota) if self.bytes > quota && self.bytes > before => {
-                let detail = format!(
-                    "One may have {quota} bytes here; with this it would be {}, open uploads included. Delete files, or \
-                     ask for a larger quota.",
-                    self.bytes
-                );
-                Err(Error::new(Code::QuotaExceeded, detail).into())
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Does `work`; `quota_exceeded`, and nothing is changed, if that leads the owner beyond their quota.
@@ -76,7 +53,7 @@ pub(super) fn check(connection: &Connection, owner: &str, place: &FileRef, bytes
         .optional()?;
     let more = i64::try_from(bytes).unwrap_or(i64::MAX);
     let after = before.bytes.saturating_sub(present.unwrap_or(0)).saturating_add(more);
-    Holding { bytes: after, ..before }.admit(before.bytes)
+    Ok(Holding { bytes: after, ..before }.admit(before.bytes)?)
 }
 
 pub(super) fn set_quota(connection: &Connection, owner: &str, quota: Option<u64>) -> Done<()> {

@@ -2,17 +2,14 @@
 
 use super::error::Done;
 use super::rows::damaged;
+use crate::common::tokens::{self, buckets_text, not_found};
 use carrack_domain::access::Identity;
 use carrack_domain::token::{Carrier, Denial, Token};
-use carrack_domain::{BucketName, Code, Error, ForeignTokenId, Role, Timestamp, TokenId};
+use carrack_domain::{ForeignTokenId, Role, Timestamp, TokenId};
 use rusqlite::{Connection, Row, params};
 
 const TOKEN: &str =
     "hash, id, parent, session, subject, role, buckets, created_at, created_by, expires_at, made_with";
-
-fn not_found() -> Error {
-    Error::new(Code::TokenNotFound, "There is no such token (any more).")
-}
 
 pub(super) fn create(connection: &Connection, token: &Token) -> Done<()> {
     if let Some(parent) = &token.parent {
@@ -20,10 +17,7 @@ pub(super) fn create(connection: &Connection, token: &Token) -> Done<()> {
         get(connection, parent)?;
     }
     let identity = &token.identity;
-    let buckets = identity.buckets.as_ref().map(|buckets| {
-        let names: Vec<&str> = buckets.iter().map(BucketName::as_str).collect();
-        serde_json::to_string(&names).unwrap_or_default()
-    });
+    let buckets = buckets_text(identity);
     connection
         .prepare_cached(&format!(
             "INSERT INTO token ({TOKEN}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
@@ -134,12 +128,7 @@ fn token(row: &Row<'_>) -> Done<Token> {
     let id = TokenId::from_bytes(row.get(1)?);
     let role: String = row.get(5)?;
     let buckets: Option<String> = row.get(6)?;
-    let buckets = buckets
-        .map(|text| -> Done<Vec<BucketName>> {
-            let names: Vec<String> = serde_json::from_str(&text).map_err(|_| damaged("a token"))?;
-            names.iter().map(|name| BucketName::parse(name).map_err(|_| damaged("a token"))).collect()
-        })
-        .transpose()?;
+    let buckets = tokens::buckets(buckets.as_deref())?;
     let expires_at: Option<i64> = row.get(9)?;
     Ok(Token {
         hash: row.get(0)?,

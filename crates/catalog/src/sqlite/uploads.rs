@@ -3,24 +3,14 @@
 use super::buckets;
 use super::error::Done;
 use super::rows::{self, damaged, signed};
+pub(super) use crate::common::uploads::{FINISHING, OPEN, Reservation, finished, not_found, parts_missing};
+use crate::common::uploads::{being_completed, reserved};
+use crate::common::values;
 use crate::{Finish, Outcome};
 use carrack_domain::file::File;
-use carrack_domain::upload::{Shape, StoredExtent, Upload};
+use carrack_domain::upload::{StoredExtent, Upload};
 use carrack_domain::{BlobId, BucketName, Code, Error, Timestamp, UploadId};
 use rusqlite::{Connection, OptionalExtension, Params, params};
-
-pub(super) const OPEN: i64 = 0;
-pub(super) const FINISHING: i64 = 1;
-
-/// Bytes an upload holds reserved, and where.
-pub(super) struct Reservation {
-    pub(super) bucket: String,
-    pub(super) size: i64,
-}
-
-pub(super) fn not_found(id: &UploadId) -> Error {
-    Error::new(Code::UploadNotFound, format!("There is no upload {id}."))
-}
 
 fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
@@ -34,23 +24,9 @@ pub(super) fn create(connection: &Connection, upload: &Upload) -> Done<()> {
     buckets::reserve(connection, upload.target.bucket.as_str(), signed(size)?)
 }
 
-/// Bytes that an upload reserves: one of unknown length, or of partial ones that hold their own, begins with nothing.
-fn reserved(upload: &Upload) -> u64 {
-    match upload.shape {
-        Shape::Parts(plan) => plan.size(),
-        Shape::Append { length, .. } => length.unwrap_or(0),
-        Shape::Joined { .. } => 0,
-    }
-}
-
 /// Records an open upload, reserving nothing.
 pub(super) fn insert(connection: &Connection, upload: &Upload) -> Done<()> {
-    let (shape, part_size) = match upload.shape {
-        Shape::Parts(plan) => (rows::PARTS, plan.part_size()),
-        Shape::Append { partial: false, .. } => (rows::APPEND, 1),
-        Shape::Append { partial: true, .. } => (rows::PARTIAL, 1),
-        Shape::Joined { .. } => (rows::JOINED, 1),
-    };
+    let (shape, part_size) = values::shape_numbers(upload);
     let (only_create, condition) = rows::condition(&upload.precondition);
     let length = upload.length().filter(|_| shape != rows::PARTS).map(signed).transpose()?;
     let mut statement = connection.prepare_cached(
@@ -114,7 +90,7 @@ pub(super) fn all_finishing(connection: &Connection) -> Done<Vec<Upload>> {
 
 pub(super) fn active(connection: &Connection) -> Done<u64> {
     let mut statement = connection.prepare_cached("SELECT count(*) FROM upload WHERE state < 2")?;
-    rows::unsigned(statement.query_row([], |row| row.get(0))?)
+    Ok(rows::unsigned(statement.query_row([], |row| row.get(0))?)?)
 }
 
 pub(super) fn exists(connection: &Connection, id: &UploadId) -> Done<bool> {
@@ -152,10 +128,6 @@ pub(super) fn record_extent(
         return Err(finished().into());
     }
     put_line(connection, id, extent)
-}
-
-pub(super) fn finished() -> Error {
-    Error::new(Code::UploadFinished, "The upload takes no more bytes: it is complete or being completed.")
 }
 
 /// Writes a line of the ledger over the one that begins at the same offset.
@@ -241,11 +213,6 @@ pub(super) fn standing(connection: &Connection, id: &UploadId) -> Done<Standing>
         }
     };
     Ok(Standing { finish, shape: row.get(4)?, size: row.get(1)?, length: row.get(5)? })
-}
-
-pub(super) fn parts_missing() -> Error {
-    let detail = "Not every part is stored yet: send the missing ones, then complete the upload.";
-    Error::new(Code::PartsMissing, detail)
 }
 
 pub(super) fn begin_finish(connection: &Connection, id: &UploadId, blob: BlobId) -> Done<Finish> {
@@ -341,10 +308,7 @@ pub(super) fn delete(connection: &Connection, id: &UploadId) -> Done<()> {
     let (state, size, bucket): (i64, i64, String) = found.ok_or_else(|| not_found(id))?;
     match state {
         OPEN => buckets::reserve(connection, &bucket, -size)?,
-        FINISHING => {
-            let detail = "The upload is being completed and cannot be deleted now.";
-            return Err(Error::new(Code::UploadFinished, detail).into());
-        }
+        FINISHING => return Err(being_completed().into()),
         _ => {}
     }
     connection.prepare_cached("DELETE FROM upload WHERE id = ?1")?.execute([id.as_bytes()])?;

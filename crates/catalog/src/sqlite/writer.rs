@@ -4,7 +4,7 @@
 //! together. Where syncs are quick this alone makes small groups: so, when several changes were under way at once the
 //! last time, a transaction stays open a moment for those who are likely to come again.
 
-use super::audit::Journal;
+use super::audit::{self, Journal};
 use super::error::{Done, Failed, sqlite_error};
 use super::open::set_clean;
 use super::queue::{Emptying, Queue};
@@ -189,7 +189,7 @@ fn run_all(
         next = patience(done.len(), least, known, begun.elapsed()).and_then(|most| queue.next_within(most));
     }
     // In the same transaction: what cannot be recorded is not kept.
-    journal.seal(connection)
+    audit::seal(connection, journal)
 }
 
 /// How long a transaction of `done` commands, of which `least` were there at its beginning, waits for one more; `None`
@@ -232,7 +232,6 @@ fn finish(connection: Connection, in_order: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::audit;
     use super::*;
     use carrack_domain::audit::Change;
     use carrack_domain::audit::verify::{Signed, Verifier};
@@ -247,7 +246,7 @@ mod tests {
     }
 
     fn journal(connection: &Connection) -> Journal {
-        Journal::open(connection, Some(Arc::new(Standing)), None).unwrap()
+        audit::journal(connection, Some(Arc::new(Standing)), None).unwrap()
     }
 
     /// What the log says was changed, once it was proven whole.

@@ -1,4 +1,4 @@
-//! `carrack serve` and `carrack config`: the server's own room does the work.
+//! `carrack serve`, `carrack config` and `carrack migrate`: the server's own room does the work.
 
 use clap::Args;
 use std::path::PathBuf;
@@ -30,4 +30,8 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
 
 pub(crate) fn print_config(args: ServeArgs) -> ExitCode {
     carrack_server::print_config(args.flags())
+}
+
+pub(crate) fn migrate(args: ServeArgs) -> ExitCode {
+    carrack_server::migrate(args.flags())
 }

@@ -124,15 +124,36 @@ impl Tls {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Catalog {
-    pub url: CatalogKind,
+    #[serde(deserialize_with = "catalog_url")]
+    pub url: CatalogUrl,
+    pub connections: usize,
+    pub migrate: bool,
 }
 
 /// Which catalog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CatalogKind {
+#[derive(Clone, PartialEq, Eq)]
+pub enum CatalogUrl {
     /// SQLite in the data folder.
     Sqlite,
+    /// PostgreSQL at this URL, which has a password in it.
+    Postgres(String),
+}
+
+impl fmt::Debug for CatalogUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CatalogUrl::Sqlite => "sqlite",
+            CatalogUrl::Postgres(_) => "postgres://...",
+        })
+    }
+}
+
+impl Config {
+    /// Whether other nodes may use the same catalog and the same storage.
+    pub fn has_other_nodes(&self) -> bool {
+        let both = self.storage.kind == StorageKind::S3 && self.catalog.url != CatalogUrl::Sqlite;
+        self.storage.shared || both
+    }
 }
 
 /// `[storage]`
@@ -142,6 +163,7 @@ pub struct Storage {
     pub kind: StorageKind,
     #[serde(deserialize_with = "units::bytes")]
     pub reserve: u64,
+    pub shared: bool,
     pub s3: S3,
 }
 
@@ -161,6 +183,13 @@ pub struct S3 {
 }
 
 impl S3 {
+    /// What all that is stored there is called together: whoever has the same bucket and prefix has the same.
+    pub fn store_id(&self) -> [u8; 16] {
+        let name = format!("s3\0{}\0{}", self.bucket, self.prefix);
+        let hash = blake3::hash(name.as_bytes());
+        std::array::from_fn(|at| hash.as_bytes()[at])
+    }
+
     /// What is wrong with them, if they are used.
     fn check(&self) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -378,6 +407,18 @@ pub enum LogFormat {
     Json,
 }
 
+/// What is wrong is said without the URL: it has a password in it.
+fn catalog_url<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<CatalogUrl, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "sqlite" {
+        return Ok(CatalogUrl::Sqlite);
+    }
+    if ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+        return Ok(CatalogUrl::Postgres(text));
+    }
+    Err(D::Error::custom("expected \"sqlite\" or \"postgres://USER:PASSWORD@HOST/DATABASE\""))
+}
+
 fn durability<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Durability, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "lowercase")]
@@ -557,6 +598,22 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     }
     if config.storage.kind == StorageKind::S3 {
         wrong.extend(config.storage.s3.check());
+    }
+    if config.catalog.connections == 0 {
+        wrong.push("setting catalog.connections: found 0, expected at least 1".to_owned());
+    }
+    if config.storage.shared && config.catalog.url == CatalogUrl::Sqlite {
+        wrong.push(
+            "setting storage.shared: found true, which takes a catalog that nodes can share: set catalog.url to a PostgreSQL"
+                .to_owned(),
+        );
+    }
+    if config.has_other_nodes() && config.storage.kind == StorageKind::S3 && config.auth.keys.is_empty() {
+        wrong.push(
+            "setting auth.keys: none, which with a catalog in PostgreSQL and files in S3 would leave each node with its own: set \
+             the same keys for all of them"
+                .to_owned(),
+        );
     }
     if config.archives.max_entries == 0 {
         wrong.push("setting archives.max_entries: found 0, expected at least 1".to_owned());

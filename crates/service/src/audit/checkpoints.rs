@@ -17,11 +17,16 @@ const RETENTION_EVERY: Duration = Duration::from_secs(3600);
 
 /// Where checkpoints go: somewhere other than the log. Its calls may block.
 pub trait Sink: Send + Sync + 'static {
+    /// Keeps other nodes from it as long as the answer lives; `None` while another has it.
+    fn hold(&self) -> io::Result<Option<Hold>>;
     /// The last checkpoint in it.
     fn last(&self) -> io::Result<Option<Checkpoint>>;
     /// Appends a line. It is there for good when this returns.
     fn append(&self, line: &str) -> io::Result<()>;
 }
+
+/// See [`Sink::hold`].
+pub type Hold = Box<dyn Send>;
 
 /// What is known of the checkpoints so far.
 #[derive(Default)]
@@ -69,6 +74,13 @@ impl Checkpoints {
         Ok(())
     }
 
+    async fn hold(&self) -> Result<Option<Hold>> {
+        match self.sinks.first().cloned() {
+            Some(sink) => aside(move || sink.hold()).await,
+            None => Ok(Some(Box::new(()))),
+        }
+    }
+
     async fn read(&self, state: &mut State) -> Result<Last> {
         if let Some(last) = state.last {
             return Ok(last);
@@ -84,6 +96,11 @@ impl Checkpoints {
     /// The regular work: a checkpoint if anything was recorded since the last one, and old blocks go.
     pub(super) async fn round(&self) -> Result<()> {
         let mut state = self.state.lock().await;
+        // Another node is at it: that is as good.
+        let Some(_hold) = self.hold().await? else { return Ok(()) };
+        if !self.core.is_alone {
+            state.last = None;
+        }
         let head = self.core.catalog.audit_head().await?;
         let last = self.read(&mut state).await?;
         if head.block != last.block && head.block != state.mention && head.block > 0 {

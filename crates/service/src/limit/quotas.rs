@@ -28,6 +28,10 @@ impl Default for Quotas {
 impl Limiter {
     /// Makes the catalog forget what it was told when the server ran before. Called at the start. Other nodes tell it again.
     pub async fn begin(&self) -> Result<()> {
+        if !self.core.is_alone && !self.core.state.is_shared() {
+            // Nobody would tell them that it was forgotten.
+            return Ok(());
+        }
         self.core.catalog.forget_owner_quotas().await?;
         self.core.coherence.tell(News::Quotas).await;
         Ok(())

@@ -6,7 +6,7 @@
 
 use super::claims::{Claims, Place};
 use super::parts::kind;
-use super::put::{precondition_failed, publish_record};
+use super::put::{is_refusal, precondition_failed, publish_record};
 use super::{Uploads, join};
 use crate::maintenance::Maintenance;
 use crate::{Core, metrics};
@@ -264,18 +264,8 @@ async fn publish(
             ::metrics::counter!(metrics::UPLOADS, "kind" => label, "result" => "completed").increment(1);
             Ok(committed)
         }
-        Err(error) if error.code().class() == Class::Fault => Err(error),
-        Err(error) if error.code() == Code::UploadNotFound => {
-            // Another node was faster, or it was deleted.
-            let finish = match shape {
-                Shape::Joined { .. } => core.catalog.begin_join(&id, blob, &[]).await,
-                Shape::Parts(_) | Shape::Append { .. } => core.catalog.begin_finish(&id, blob).await,
-            };
-            match finish {
-                Ok(Finish::Done(file, outcome)) => Ok(Committed { file: *file, outcome, orphan: None }),
-                Ok(Finish::Begun | Finish::Underway(_)) | Err(_) => Err(error),
-            }
-        }
+        Err(error) if error.code() == Code::UploadNotFound => overtaken(core, &id, blob, &shape, error).await,
+        Err(error) if !is_refusal(&error) => Err(error),
         Err(error) => {
             // Refused for good, and the bytes are gone with it: there is nothing left to be completed.
             let partials = core.catalog.partials(&id).await?;
@@ -288,5 +278,27 @@ async fn publish(
             ::metrics::counter!(metrics::UPLOADS, "kind" => label, "result" => "failed").increment(1);
             Err(if error.code() == Code::PreconditionFailed { precondition_failed() } else { error })
         }
+    }
+}
+
+/// The upload is not being completed any more: another node, or a recovery, was faster, and its answer is the answer.
+async fn overtaken(
+    core: &Core,
+    id: &UploadId,
+    blob: BlobId,
+    shape: &Shape,
+    error: Error,
+) -> Result<Committed> {
+    match core.catalog.upload(id).await?.state {
+        UploadState::Complete => {}
+        UploadState::Open | UploadState::Finishing(_) => return Err(error),
+    }
+    let finish = match shape {
+        Shape::Joined { .. } => core.catalog.begin_join(id, blob, &[]).await?,
+        Shape::Parts(_) | Shape::Append { .. } => core.catalog.begin_finish(id, blob).await?,
+    };
+    match finish {
+        Finish::Done(file, outcome) => Ok(Committed { file: *file, outcome, orphan: None }),
+        Finish::Begun | Finish::Underway(_) => Err(error),
     }
 }

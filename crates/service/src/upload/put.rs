@@ -201,10 +201,14 @@ async fn commit(
     publish_record(core, new).await
 }
 
+/// Whether an error says that nothing came of what was asked for, and never will.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    !matches!(error.code().class(), Class::Fault | Class::Retry) && error.code() != Code::UploadNotFound
+}
+
 /// Makes the blob of a file visible. When that is refused for good, a published one goes.
 pub(super) async fn publish_record(core: &Core, new: NewFile) -> Result<Committed> {
     let runs = if new.content.is_none() { new.blob.stored() } else { Vec::new() };
-    let is_session = matches!(new.origin, Origin::Session(_));
     let started = Instant::now();
     let committed = core.facts.commit_file(new).await;
     ::metrics::histogram!(metrics::COMPLETE_DURATION, "stage" => "record")
@@ -212,12 +216,9 @@ pub(super) async fn publish_record(core: &Core, new: NewFile) -> Result<Committe
     match committed {
         Ok(committed) => Ok(committed),
         Err(error) => {
-            // After a failure of the catalog itself the record may exist after all: its bytes stay, and are swept
-            // later if it does not.
-            // An upload that is not being completed any more was completed by another node just now, or deleted: the bytes
-            // may be a file's.
-            let is_over = is_session && error.code() == Code::UploadNotFound;
-            if error.code().class() != Class::Fault && !is_over {
+            // After a failure of the catalog itself the record may exist after all, and so it does when another node was
+            // faster: the bytes stay, and are swept later if nothing needs them.
+            if is_refusal(&error) {
                 for (run, _) in runs {
                     if let Err(error) = core.storage.delete(run).await {
                         tracing::warn!(blob = %run, error = error.chain(), "bytes without a record are left to the sweep");

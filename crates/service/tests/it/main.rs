@@ -132,6 +132,7 @@ impl Rooms {
                 archive_workers: 1,
                 encodings_quota: 1 << 30,
             },
+            is_alone: true,
             tasks: TaskTracker::new(),
         };
         let audit = audit::Options {

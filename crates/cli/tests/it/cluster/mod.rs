@@ -3,6 +3,7 @@
 mod consul;
 mod events;
 mod liar;
+mod postgres;
 mod proxies;
 mod s3;
 mod state;

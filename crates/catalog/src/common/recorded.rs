@@ -9,12 +9,12 @@ use carrack_domain::link::{Link, Target};
 use carrack_domain::token::{Carrier, Token};
 use carrack_domain::upload::Upload;
 
-pub(super) fn bucket_put((bucket, outcome): &(Bucket, Outcome)) -> Vec<Change> {
+pub(crate) fn bucket_put((bucket, outcome): &(Bucket, Outcome)) -> Vec<Change> {
     vec![Change::new("bucket.put").of_bucket(&bucket.name).detail(outcome.as_str())]
 }
 
 /// The record of a file that is made or replaced, which the upload that brought it goes into.
-pub(super) fn file_put(origin: &Origin) -> impl FnOnce(&Committed) -> Vec<Change> + use<> {
+pub(crate) fn file_put(origin: &Origin) -> impl FnOnce(&Committed) -> Vec<Change> + use<> {
     let upload = match origin {
         Origin::Session(id) => Some(*id),
         Origin::Whole(upload) => Some(upload.id),
@@ -28,18 +28,18 @@ pub(super) fn file_put(origin: &Origin) -> impl FnOnce(&Committed) -> Vec<Change
     }
 }
 
-pub(super) fn upload_create(upload: &Upload) -> Change {
+pub(crate) fn upload_create(upload: &Upload) -> Change {
     let change =
         Change::new("upload.create").of(upload.id).of_file(&upload.target.bucket, &upload.target.key);
     Change { bytes: upload.length(), ..change }
 }
 
-pub(super) fn of_bytes(action: &'static str, id: &UploadId, piece: &Piece) -> Change {
+pub(crate) fn of_bytes(action: &'static str, id: &UploadId, piece: &Piece) -> Change {
     let begins = piece.fragment.end() - piece.len();
     Change::new(action).of(id).bytes(piece.len()).detail(format!("from byte {begins} on"))
 }
 
-pub(super) fn link_create(link: &Link) -> Change {
+pub(crate) fn link_create(link: &Link) -> Change {
     let record = Change::new("link.create").of(link.id);
     match &link.target {
         Target::File(file) => record.of_file(&file.bucket, &file.key),
@@ -47,7 +47,7 @@ pub(super) fn link_create(link: &Link) -> Change {
     }
 }
 
-pub(super) fn of_token(token: &Token, bearer: &'static str, cookie: &'static str) -> Change {
+pub(crate) fn of_token(token: &Token, bearer: &'static str, cookie: &'static str) -> Change {
     let action = match token.carrier {
         Carrier::Bearer => bearer,
         Carrier::Cookie => cookie,
