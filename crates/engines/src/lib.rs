@@ -6,9 +6,11 @@
 //! killed, frozen and started again, which is how their failing is tried.
 
 mod engine;
+mod nginx;
 mod rabbitmq;
 mod redis;
 
 pub use engine::{Engine, EngineError, Spec, free_port, program};
+pub use nginx::Nginx;
 pub use rabbitmq::RabbitMq;
 pub use redis::Redis;
