@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub(crate) mod audit;
+pub(crate) mod cluster;
 pub(crate) mod get;
 pub(crate) mod link;
 pub(crate) mod ls;

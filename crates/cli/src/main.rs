@@ -9,7 +9,7 @@ mod text;
 mod walk;
 
 use clap::{Parser, Subcommand};
-use commands::{audit, get, link, ls, put, rm, serve, token, zip};
+use commands::{audit, cluster, get, link, ls, put, rm, serve, token, zip};
 use connection::{Connection, Session};
 use failure::Failure;
 use std::process::ExitCode;
@@ -39,6 +39,8 @@ enum Command {
     /// Prove the audit log of a data folder whole, or export it.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Start several nodes with PostgreSQL, Redis, RabbitMQ, Garage and nginx on this machine, to try them.
+    Cluster(cluster::ClusterArgs),
     /// Upload files and folders. Run again after an interruption, it continues.
     Put(put::PutArgs),
     /// Download a file, or with -r everything below a prefix. Run again after an interruption, it continues.
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Config(args) => serve::print_config(args),
         Command::Migrate(args) => serve::migrate(args),
         Command::Audit(command) => audit::run(command),
+        Command::Cluster(args) => cluster::run(args),
         Command::Put(args) => client(&connection, async |session| put::run(session, args).await),
         Command::Get(args) => client(&connection, async |session| get::run(session, args).await),
         Command::Ls(args) => client(&connection, async |session| ls::run(session, args).await),

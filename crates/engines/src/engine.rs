@@ -159,6 +159,11 @@ impl Engine {
         self.signal(Signal::CONT);
     }
 
+    /// The number of its process group, which `kill -9 -- -NUMBER` ends; `None` when it does not run.
+    pub fn group(&self) -> Option<u32> {
+        self.keeper.as_ref().map(Child::id)
+    }
+
     /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.spec.folder

@@ -8,11 +8,13 @@
 mod engine;
 mod garage;
 mod postgres;
+mod nginx;
 mod rabbitmq;
 mod redis;
 
 pub use engine::{Engine, EngineError, Spec, free_port, program};
 pub use garage::Garage;
 pub use postgres::Postgres;
+pub use nginx::Nginx;
 pub use rabbitmq::RabbitMq;
 pub use redis::Redis;

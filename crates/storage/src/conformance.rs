@@ -240,10 +240,6 @@ async fn damaged_promises_are_errors(store: &dyn Storage, entropy: &dyn Entropy)
     );
 }
 
-async fn has_stage(store: &dyn Storage, stage: UploadId) -> bool {
-    store.stages().await.unwrap().iter().any(|(found, age_secs)| *found == stage && *age_secs < 3600)
-}
-
 async fn stages_come_and_go(store: &dyn Storage, entropy: &dyn Entropy) {
     let stage = UploadId::generate(entropy);
     store.create_stage(stage, Some(1 << 20), StageKind::Session).await.unwrap();

@@ -2,11 +2,11 @@
 
 use crate::contract::answers::eventually;
 use crate::server::{Server, Setup, TOKEN, content, tool};
-use carrack_engines::{Engine, Spec, free_port, program};
+use carrack_engines::{Engine, Nginx, Spec, free_port, program};
 use futures_util::{SinkExt, StreamExt};
 use reqwest::{Client, Method, RequestBuilder};
 use std::ffi::OsString;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -56,6 +56,11 @@ fn with(text: String, pairs: &[(&str, &str)]) -> String {
 }
 
 impl Proxy {
+    fn of(engine: Engine, folder: TempDir, port: u16) -> Proxy {
+        let client = Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).build().unwrap();
+        Proxy { port, client, _engine: engine, _folder: folder }
+    }
+
     fn start(name: &'static str, folder: TempDir, port: u16, command: Vec<OsString>) -> Proxy {
         let engine = Engine::start(Spec {
             name,
@@ -67,9 +72,7 @@ impl Proxy {
             }),
             patience: Duration::from_secs(30),
         });
-        let client = Client::builder().no_proxy().tls_danger_accept_invalid_certs(true).build().unwrap();
-        let engine = engine.unwrap_or_else(|error| panic!("{error}"));
-        Proxy { port, client, _engine: engine, _folder: folder }
+        Proxy::of(engine.unwrap_or_else(|error| panic!("{error}")), folder, port)
     }
 
     fn nginx(port: u16, nodes: [&str; 2]) -> Proxy {
@@ -87,17 +90,9 @@ impl Proxy {
                 ("/etc/nginx/files.example.org.key", &format!("{at}/key.pem")),
             ],
         );
-        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|kind| format!("{kind}_temp_path {at}/{kind};"))
-            .concat();
-        let main = format!(
-            "daemon off; master_process off; pid {at}/pid; error_log stderr warn; events {{}}\n\
-             http {{ access_log off; {temporary}\n{text}\n}}"
-        );
-        std::fs::write(folder.path().join("nginx.conf"), main).unwrap();
-        let nginx = program("nginx", &["/usr/sbin"], "apt-get install nginx-light").unwrap();
-        let words = ["-e", "stderr", "-p", &at, "-c", &format!("{at}/nginx.conf")].map(OsString::from);
-        Proxy::start("nginx", folder, port, [vec![nginx.into_os_string()], words.to_vec()].concat())
+        let listen = SocketAddr::from(([127, 0, 0, 1], port));
+        let nginx = Nginx::start(folder.path(), listen, &text).unwrap_or_else(|error| panic!("{error}"));
+        Proxy::of(nginx.engine, folder, port)
     }
 
     fn haproxy(port: u16, nodes: [&str; 2]) -> Proxy {
