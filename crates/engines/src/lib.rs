@@ -7,14 +7,14 @@
 
 mod engine;
 mod garage;
-mod postgres;
 mod nginx;
+mod postgres;
 mod rabbitmq;
 mod redis;
 
 pub use engine::{Engine, EngineError, Spec, free_port, program};
 pub use garage::Garage;
-pub use postgres::Postgres;
 pub use nginx::Nginx;
+pub use postgres::Postgres;
 pub use rabbitmq::RabbitMq;
 pub use redis::Redis;

@@ -110,7 +110,8 @@ impl Service {
         }
         if !is_shared {
             // Nobody can say anything: what others change is seen when the time is up.
-            return drop(stop.run_until_cancelled(self.listen()).await);
+            stop.run_until_cancelled(self.listen()).await;
+            return;
         }
         tokio::join!(
             stop.run_until_cancelled(self.listen()),

@@ -8,7 +8,7 @@ use crate::contents::CONTENT_BYTES_MAX;
 use crate::download::Readings;
 use crate::retention::Retention;
 use crate::{Core, metrics, upload};
-use carrack_domain::upload::{Upload, UploadState};
+use carrack_domain::upload::Upload;
 use carrack_domain::{BlobId, Result, Timestamp, UploadId};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

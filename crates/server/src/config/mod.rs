@@ -590,12 +590,9 @@ fn wrong_about_nodes(config: &Config) -> Vec<String> {
     wrong
 }
 
-/// What types cannot say.
-fn check(config: &Config) -> Result<(), ConfigError> {
+/// What is wrong about where facts and bytes are kept.
+fn wrong_about_rooms(config: &Config) -> Vec<String> {
     let mut wrong = Vec::new();
-    if config.data.as_os_str().is_empty() {
-        wrong.push("setting data: found \"\", expected the path of a folder".to_owned());
-    }
     if config.storage.kind == StorageKind::S3 {
         wrong.extend(config.storage.s3.check());
     }
@@ -615,6 +612,16 @@ fn check(config: &Config) -> Result<(), ConfigError> {
                 .to_owned(),
         );
     }
+    wrong
+}
+
+/// What types cannot say.
+fn check(config: &Config) -> Result<(), ConfigError> {
+    let mut wrong = Vec::new();
+    if config.data.as_os_str().is_empty() {
+        wrong.push("setting data: found \"\", expected the path of a folder".to_owned());
+    }
+    wrong.extend(wrong_about_rooms(config));
     if config.archives.max_entries == 0 {
         wrong.push("setting archives.max_entries: found 0, expected at least 1".to_owned());
     }
