@@ -1,16 +1,31 @@
 //! What the log says of changes.
 
+use super::values;
 use crate::{Committed, Origin, Outcome};
 use carrack_domain::UploadId;
 use carrack_domain::audit::Change;
 use carrack_domain::digest::Piece;
 use carrack_domain::file::Bucket;
+use carrack_domain::id::hex;
 use carrack_domain::link::{Link, Target};
 use carrack_domain::token::{Carrier, Token};
 use carrack_domain::upload::Upload;
 
 pub(crate) fn bucket_put((bucket, outcome): &(Bucket, Outcome)) -> Vec<Change> {
-    vec![Change::new("bucket.put").of_bucket(&bucket.name).detail(outcome.as_str())]
+    let settings = &bucket.settings;
+    let mut detail = outcome.as_str().to_owned();
+    let numbers = [("quota_bytes", settings.quota_bytes), ("retention_seconds", settings.retention_seconds)];
+    for (name, number) in numbers {
+        detail.extend(number.map(|number| format!(" {name}={number}")));
+    }
+    let mut change = Change::new("bucket.put").of_bucket(&bucket.name);
+    // What is too long for a record is cut off there, so the whole of it is named by its hash.
+    if let Some(Ok(policy)) = settings.policy.as_ref().map(values::policy_text) {
+        change.version = Some(hex(blake3::hash(policy.as_bytes()).as_bytes()));
+        detail.push_str(" policy=");
+        detail.push_str(&policy);
+    }
+    vec![change.detail(detail)]
 }
 
 /// The record of a file that is made or replaced, which the upload that brought it goes into.

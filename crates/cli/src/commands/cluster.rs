@@ -4,8 +4,10 @@
 use carrack_engines::{Engine, EngineError, Garage, Nginx, Postgres, RabbitMq, Redis, Spec, free_port};
 use clap::Args;
 use std::ffi::OsString;
+use std::fs::Permissions;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -80,6 +82,8 @@ fn start_and_wait(args: &ClusterArgs) -> Result<(), Box<dyn std::error::Error>> 
 fn folder(wished: Option<&Path>) -> io::Result<(PathBuf, Option<tempfile::TempDir>)> {
     let Some(wished) = wished else {
         let temporary = tempfile::Builder::new().prefix("carrack-cluster-").tempdir()?;
+        // PostgreSQL runs as a user of its own when root starts it, and has to get to its folder.
+        std::fs::set_permissions(temporary.path(), Permissions::from_mode(0o711))?;
         return Ok((temporary.path().to_owned(), Some(temporary)));
     };
     std::fs::create_dir_all(wished)?;

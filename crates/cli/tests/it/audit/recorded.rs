@@ -62,6 +62,17 @@ async fn a_day_of(alice: &Caller<'_>) -> Vec<String> {
     vec!["open-sesame-canary".into(), secret(&url, "/d/"), secret(&signed, "sig="), secret(&cookie, "=")]
 }
 
+/// What was set of the bucket "other".
+fn settings_are_recorded(all: &[Value], rules: &Value) {
+    let bucket =
+        all.iter().find(|r| r["action"] == "bucket.put" && r["bucket"] == "other" && r["kind"] == "change");
+    let bucket = bucket.unwrap();
+    let (detail, policy) = bucket["detail"].as_str().unwrap().split_once(" policy=").unwrap();
+    assert_eq!(detail, "created quota_bytes=5");
+    assert_eq!(serde_json::from_str::<Value>(policy).unwrap(), value!({"rules": rules}));
+    assert_eq!(bucket["version"], blake3::hash(policy.as_bytes()).to_hex().as_str());
+}
+
 #[tokio::test]
 async fn each_change_leaves_its_record_and_no_secret_is_among_them() {
     let mut server = Setup::new().set("CARRACK_AUDIT__CHECKPOINT_EVERY", "1s").start();
@@ -70,7 +81,9 @@ async fn each_change_leaves_its_record_and_no_secret_is_among_them() {
     let session = Caller::nobody(&server).post("/v1/session", value!({"token": token})).await;
     assert_eq!(session.status(), 204);
     secrets.extend([token, TOKEN.to_owned(), header(&session, "set-cookie")[8..40].to_owned()]);
-    status(async { server.put("/v1/buckets/other").body("{}").send().await.unwrap() }, 201).await;
+    let rules = value!([{"effect": "deny", "actions": ["write"], "prefix": "", "to": ["user:bob"]}]);
+    let settings = value!({"quota_bytes": 5, "policy": {"rules": rules}});
+    status(async { server.put("/v1/buckets/other").json(&settings).send().await.unwrap() }, 201).await;
     status(async { server.delete("/v1/buckets/other").send().await.unwrap() }, 204).await;
     status(async { server.delete(&format!("/v1/tokens/{id}")).send().await.unwrap() }, 204).await;
     let all = records(&server, "limit=50").await;
@@ -114,6 +127,7 @@ async fn each_change_leaves_its_record_and_no_secret_is_among_them() {
         ["default", "a.txt", "token", &id]
     );
     assert_eq!((put["bytes"].as_u64(), put["detail"].as_str()), (Some(5), Some("created")));
+    settings_are_recorded(&all, &rules);
     let used = all.iter().find(|r| r["action"] == "link.use" && r["kind"] == "change").unwrap();
     assert_eq!((used["auth"].as_str(), used["link"].as_str()), (Some("link"), used["id"].as_str()));
     let signed = all.iter().find(|record| record["auth"] == "signed").unwrap();

@@ -194,8 +194,8 @@ async fn one_that_is_dead_holds_up_nobody_and_is_given_up() {
     // At the next start they are told what they have missed.
     bad.status.store(200, Ordering::Relaxed);
     server.stop();
-    let server = hooks(Setup::new().data(&server.data), &all).start();
     let missed = bad.told().len();
+    let server = hooks(Setup::new().data(&server.data), &all).start();
     eventually("it is told again", async || bad.told().len() >= missed + 3).await;
     assert_eq!(good.told().len(), 3, "others are told nothing twice");
     assert_eq!(server.delete("/v1/files/default/a").send().await.unwrap().status(), 204);

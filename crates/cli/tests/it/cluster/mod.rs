@@ -7,3 +7,4 @@ mod postgres;
 mod proxies;
 mod s3;
 mod state;
+mod whole;
