@@ -10,8 +10,9 @@
   root/z1/000.bin .. 999     1,000 x 1 MiB random              Z1
   root/z2/0.bin .. 2.bin     3 x 1 GiB random                  Z2
   root/z3/                   20,000 x 4 KiB random (20 dirs)   Z3
+  root/manifest/             what mod_zip is told of Z1 to Z3
 """
-import os, subprocess, sys
+import os, subprocess, sys, zlib
 from procs import GIB, MIB, ROOT
 
 
@@ -48,6 +49,24 @@ def small_files(folder, name, count, size):
             f.write(b"%012d" % index + block[12:])
 
 
+def manifest(name, folder, count):
+    """A line for each of the first `count` files: CRC-32, size, where it is, what it is called."""
+    path = f"{ROOT}/manifest/{name}.txt"
+    if os.path.exists(path):
+        return
+    files = sorted(os.path.join(place, file) for place, _, files in os.walk(f"{ROOT}/{folder}") for file in files)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path + ".part", "w") as out:
+        for file in files[:count]:
+            crc = 0
+            with open(file, "rb") as f:
+                while block := f.read(MIB):
+                    crc = zlib.crc32(block, crc)
+            name = os.path.relpath(file, ROOT)
+            out.write(f"{crc:08x} {os.path.getsize(file)} /{name} {name}\n")
+    os.rename(path + ".part", path)
+
+
 def main():
     groups = set(sys.argv[1:])
     if not groups or groups - set("DTZU"):
@@ -63,6 +82,9 @@ def main():
         for index in range(3 if "Z" in groups else 1):
             random_file(f"{ROOT}/z2/{index}.bin", GIB)
     small_files("z3", lambda i: f"{i // 1000:02d}/{i % 1000:04d}.bin", 20_000 if "Z" in groups else 1000, 4096)
+    if "Z" in groups:
+        for name, folder, count in ("z1", "z1", 1000), ("z2", "z2", 3), ("z3a", "z3", 15_000):
+            manifest(name, folder, count)
 
 
 if __name__ == "__main__":

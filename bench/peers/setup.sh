@@ -41,6 +41,7 @@ install_target() {
     rustus) from_crates rustus --version 0.5.10 ;;
     copyparty) [ -x "$P/py/bin/copyparty" ] || { python3 -m venv "$P/py" && "$P/py/bin/pip" -q install copyparty; } ;;
     tusnode) [ -d "$P/node/node_modules/@tus/server" ] || npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$P/node" @tus/server @tus/file-store ;;
+    modzip) [ -e "$P/modzip/ngx_http_zip_module.so" ] || { echo "build mod_zip for this nginx, and put it to $P/modzip/ngx_http_zip_module.so" >&2; return 1; } ;;
     carrack) : ;;
     *) echo "no such target: $1" >&2 && return 1 ;;
   esac
