@@ -116,7 +116,8 @@ async fn uppy(seed: usize, chunk: &str) {
     // Chromium sends a request again by itself, from its first byte on, when a connection breaks that it had used before:
     // these breaks Uppy does not hear of, and no server can spare what is sent twice.
     let unheard = BREAKS - usize::try_from(counts["retries"].as_u64().unwrap()).unwrap().min(BREAKS);
-    let most = BYTES * 21 / 20 + unheard * BadNetwork::CARRIED_MAX;
+    // The others cost what was under way when they came, more of it on a busy machine.
+    let most = BYTES * 11 / 10 + unheard * BadNetwork::CARRIED_MAX;
     assert!(sent <= most, "sent {sent} bytes of {BYTES}, {unheard} breaks unheard of");
 }
 
