@@ -123,10 +123,16 @@ impl Contents {
         }
     }
 
-    /// Whether every byte of a blob is there. What is kept with the record is read and compared with its CRC-32, since
-    /// SQLite has no checksums of its own; of what is stored the size is compared.
-    pub(crate) async fn is_whole(&self, blob: &Blob) -> Result<bool> {
-        if let Some(content) = self.kept(blob).await? {
+    /// What the catalog has of each of these blobs, read together, where no request waits for it.
+    pub(crate) async fn all_kept(&self, blobs: &[Blob]) -> Result<Vec<Option<Bytes>>> {
+        let ids: Vec<BlobId> = blobs.iter().map(|blob| blob.id).collect();
+        self.catalog.contents(&ids).await
+    }
+
+    /// Whether every byte of a blob is there. What is kept with the record is compared with its CRC-32, since SQLite has no
+    /// checksums of its own; of what is stored the size is compared.
+    pub(crate) async fn is_whole(&self, blob: &Blob, kept: Option<Bytes>) -> Result<bool> {
+        if let Some(content) = kept {
             return Ok(content.len() as u64 == blob.size && crc32fast::hash(&content) == blob.digest.crc32);
         }
         for (run, size) in blob.stored() {

@@ -24,6 +24,9 @@ const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 /// How long an archive may be in preparation by another node, whose clock may be wrong.
 const PREPARED_AGE: Duration = Duration::from_secs(24 * 3600);
 
+/// How long looking through everything rests after each batch: live traffic goes first.
+const RECONCILE_REST: Duration = Duration::from_millis(5);
+
 /// How long small blobs are gathered before they are deleted together.
 const SMALL_EVERY: Duration = Duration::from_millis(100);
 /// How many wait at most; further ones are left to the next round.
@@ -348,13 +351,15 @@ impl Maintenance {
             let blobs = self.core.catalog.blobs(after, BATCH).await?;
             let Some(last) = blobs.last() else { return Ok(lost) };
             after = Some(last.id);
-            for blob in blobs {
+            let kept = self.core.contents.all_kept(&blobs).await?;
+            for (blob, kept) in blobs.into_iter().zip(kept) {
                 // What was deleted while we looked is not lost.
-                if !self.core.contents.is_whole(&blob).await? && self.still_referenced(blob.id).await? {
+                if !self.core.contents.is_whole(&blob, kept).await? && self.still_referenced(blob.id).await? {
                     lost += 1;
                     tracing::error!(blob = %blob.id, size = blob.size, "a record without its bytes");
                 }
             }
+            tokio::time::sleep(RECONCILE_REST).await;
         }
     }
 
