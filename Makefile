@@ -40,7 +40,7 @@ advisories: ## Known vulnerabilities of dependencies; needs the network
 
 .PHONY: check
 check: ## Unit, property, conformance and black-box tests
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
 
 .PHONY: soak
 soak: ## Kills the server 1,000 times under load and 50 times in jobs, cuts its power 1,000 times, and looks for what was kept; 200,000 racing claims

@@ -104,7 +104,9 @@ pub(crate) struct NewEvent {
 
 /// What others are told of a change; nothing of most.
 pub(crate) fn of_change(change: &Change, by: Option<&Context>) -> Vec<NewEvent> {
-    let is = |detail: &str| change.detail.as_deref() == Some(detail);
+    // What else the detail says, such as a bucket's settings, comes after a space.
+    let outcome = change.detail.as_deref().and_then(|detail| detail.split(' ').next());
+    let is = |word: &str| outcome == Some(word);
     let kinds: &[&'static str] = match change.action {
         "file.put" => &["file.created"],
         "file.delete" | "file.expire" => &["file.deleted"],

@@ -4,6 +4,7 @@ mod flow;
 mod transfer;
 
 use crate::Core;
+use crate::contents::CONTENT_BYTES_MAX;
 use carrack_domain::access::ReadFile;
 use carrack_domain::file::{Blob, File};
 use carrack_domain::{BlobId, Code, Error, Grant, Result, Rope};
@@ -22,8 +23,9 @@ pub struct Downloads {
     readings: Arc<Readings>,
 }
 
-/// Blobs in pieces that are being read. A reader has one piece open at a time, so deletion asks here first: the next
-/// round of maintenance deletes what is held now. Bounded by the requests being served.
+/// Blobs that are being read and could go meanwhile: those in pieces, of which a reader has one open at a time, and objects of
+/// a shared store. Deletion asks here first, on every node: the next round of maintenance deletes what is held now. Bounded by
+/// the requests being served.
 #[derive(Default)]
 pub(crate) struct Readings(Mutex<HashMap<BlobId, usize>>);
 
@@ -69,7 +71,7 @@ pub struct OpenFile {
     pub rope: Rope,
     /// Has its blob open.
     pub reader: Box<dyn Reader>,
-    /// Keeps a blob in pieces from being deleted; hold it as long as the rope is read.
+    /// Keeps a blob that could go from being deleted; hold it as long as the rope is read.
     pub hold: Option<Arc<dyn Send + Sync>>,
 }
 
@@ -119,8 +121,12 @@ impl Downloads {
         Ok(OpenFile { file, rope, reader, hold })
     }
 
+    /// A local file that is open stays when its name goes; pieces that are not open yet do not, nor do objects of a store that
+    /// others delete from.
     fn hold(&self, file: &File) -> Option<Arc<dyn Send + Sync>> {
-        file.blob.pieces.as_ref().map(|_| self.readings.begin(file.blob.id) as Arc<dyn Send + Sync>)
+        let blob = &file.blob;
+        let goes = blob.pieces.is_some() || (self.core.storage.is_shared() && blob.size > CONTENT_BYTES_MAX);
+        goes.then(|| self.readings.begin(blob.id) as Arc<dyn Send + Sync>)
     }
 }
 

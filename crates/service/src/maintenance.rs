@@ -235,9 +235,10 @@ impl Maintenance {
             }
             let unread = blobs.iter().copied().filter(|blob| !self.is_read(*blob)).collect();
             let free = crate::reading::free_elsewhere(&self.core, unread).await;
-            for blob in &free {
-                self.delete(*blob).await?;
+            for blob in self.core.catalog.forget_contents(&free).await? {
+                self.delete(blob).await?;
             }
+            self.core.contents.forget(&free);
             skip.extend(blobs.into_iter().filter(|blob| !free.contains(blob)));
             if skip.len() >= BATCH {
                 return Ok(()); // The rest waits for the next round, so that this list stays short.
@@ -246,7 +247,8 @@ impl Maintenance {
     }
 
     /// Deletes a blob that has just lost its last file, unless an archive under way needs it; a small one within moments,
-    /// together with others. Where other nodes may read it, it is left to the next round, too. A failure is left to the next round: the record that it is to be deleted stays.
+    /// together with others. Where other nodes may read it, it is left to the next round, and so it is after a failure: the
+    /// record that it is to be deleted stays.
     pub async fn collect(&self, blob: BlobId) {
         // Other nodes are asked once for many, by the next round.
         if self.core.state.is_shared() {

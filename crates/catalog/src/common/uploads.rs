@@ -1,5 +1,7 @@
 //! What uploads reserve, and why they are refused.
 
+use super::values::{APPEND, PARTS};
+use crate::Finish;
 use carrack_domain::error::Fact;
 use carrack_domain::upload::{Shape, StoredExtent, Upload};
 use carrack_domain::{Code, Error, Result, UploadId};
@@ -12,6 +14,31 @@ pub(crate) const FINISHING: i64 = 1;
 pub(crate) struct Reservation {
     pub(crate) bucket: String,
     pub(crate) size: i64,
+}
+
+/// Where an upload stands, and what else finishing asks for: its shape, size and length.
+pub(crate) struct Standing {
+    /// `None` while it is open.
+    pub(crate) finish: Option<Finish>,
+    pub(crate) shape: i64,
+    pub(crate) size: i64,
+    pub(crate) length: Option<i64>,
+}
+
+impl Standing {
+    /// How long the file is that the upload becomes by itself; `None` while nobody knows.
+    pub(crate) fn size_of_file(&self, id: &UploadId) -> Result<Option<i64>> {
+        match self.shape {
+            PARTS => Ok(Some(self.size)),
+            APPEND => Ok(self.length),
+            _ => Err(Error::broken(format!("upload {id} does not become a file by itself"))),
+        }
+    }
+}
+
+pub(crate) fn not_being_completed(id: &UploadId) -> Error {
+    let detail = format!("There is no upload {id} that is being completed with these bytes.");
+    Error::new(Code::UploadNotFound, detail)
 }
 
 pub(crate) fn not_found(id: &UploadId) -> Error {

@@ -237,6 +237,15 @@ pub(crate) fn file_of_text(text: &str) -> Result<(File, Outcome)> {
     read().ok_or_else(|| damaged("a complete upload"))
 }
 
+/// Whether a digest that was learnt of a blob is news; another one than is known is a fault.
+pub(crate) fn is_news(id: &BlobId, column: &str, known: Option<[u8; 32]>, digest: [u8; 32]) -> Result<bool> {
+    match known {
+        Some(known) if known == digest => Ok(false),
+        Some(_) => Err(Error::broken(format!("{id} has another {column} already"))),
+        None => Ok(true),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

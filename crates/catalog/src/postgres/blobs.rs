@@ -5,7 +5,7 @@ use super::error::Done;
 use super::rows::{self, bytes, count, get};
 use super::session::{Session, params};
 use crate::ChunkList;
-use crate::common::values::{damaged, pieces_bytes, signed};
+use crate::common::values::{damaged, is_news, pieces_bytes, signed};
 use bytes::Bytes;
 use carrack_domain::digest::ContentDigest;
 use carrack_domain::file::Blob;
@@ -192,10 +192,8 @@ async fn learn(
     known: Option<[u8; 32]>,
     digest: [u8; 32],
 ) -> Done<()> {
-    match known {
-        Some(known) if known == digest => return Ok(()),
-        Some(_) => return Err(Error::broken(format!("{id} has another {column} already")).into()),
-        None => {}
+    if !is_news(id, column, known, digest)? {
+        return Ok(());
     }
     for sql in [
         format!("UPDATE blob SET {column} = $2 WHERE id = $1"),

@@ -5,14 +5,14 @@ use super::error::Done;
 use super::rows::{self, bytes, count, get};
 use super::session::{Session, params};
 pub(super) use crate::common::uploads::{FINISHING, OPEN, Reservation, finished, not_found, parts_missing};
-use crate::common::uploads::{being_completed, reserved};
+use crate::common::uploads::{Standing, being_completed, not_being_completed, reserved};
 use crate::common::values::{
-    self, APPEND, PARTS, condition, digests_text, file_of_text, file_text, metadata_text, signed,
+    self, PARTS, condition, digests_text, file_of_text, file_text, metadata_text, signed,
 };
 use crate::{Finish, Outcome};
 use carrack_domain::file::File;
 use carrack_domain::upload::{StoredExtent, Upload};
-use carrack_domain::{BlobId, BucketName, Code, Error, Timestamp, UploadId};
+use carrack_domain::{BlobId, BucketName, Timestamp, UploadId};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -168,15 +168,6 @@ async fn covers(session: &Session, id: &UploadId, size: i64) -> Done<bool> {
     Ok(covered == size)
 }
 
-/// Where an upload stands, and what else finishing asks for: its shape, size and length.
-pub(super) struct Standing {
-    /// `None` while it is open.
-    pub(super) finish: Option<Finish>,
-    pub(super) shape: i64,
-    size: i64,
-    length: Option<i64>,
-}
-
 pub(super) async fn standing(session: &Session, id: &UploadId) -> Done<Standing> {
     let sql = "SELECT state, size, blob_id, file, shape, length FROM upload WHERE id = $1";
     let row = session.row(sql, params![bytes(id.as_bytes())]).await?.ok_or_else(|| not_found(id))?;
@@ -196,12 +187,7 @@ pub(super) async fn begin_finish(session: &Session, id: &UploadId, blob: BlobId)
     if let Some(finish) = standing.finish {
         return Ok(finish);
     }
-    let size = match standing.shape {
-        PARTS => Some(standing.size),
-        APPEND => standing.length,
-        _ => return Err(Error::broken(format!("upload {id} does not become a file by itself")).into()),
-    };
-    match size {
+    match standing.size_of_file(id)? {
         Some(size) if covers(session, id, size).await? => {}
         _ => return Err(parts_missing().into()),
     }
@@ -231,11 +217,7 @@ pub(super) async fn abandon_finish(session: &Session, id: &UploadId, blob: BlobI
 pub(super) async fn finishing(session: &Session, id: &UploadId, blob: BlobId) -> Done<Vec<Reservation>> {
     let sql = "SELECT bucket, size FROM upload WHERE id = $1 AND state = 1 AND blob_id = $2";
     let row = session.row(sql, params![bytes(id.as_bytes()), bytes(blob.as_bytes())]).await?;
-    let missing = || {
-        let detail = format!("There is no upload {id} that is being completed with these bytes.");
-        Error::new(Code::UploadNotFound, detail)
-    };
-    let mut reservations = vec![reservation(&row.ok_or_else(missing)?)?];
+    let mut reservations = vec![reservation(&row.ok_or_else(|| not_being_completed(id))?)?];
     reservations.extend(of_partials(session, id).await?);
     Ok(reservations)
 }

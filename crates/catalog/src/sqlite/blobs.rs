@@ -4,6 +4,7 @@ use super::archives;
 use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
 use crate::ChunkList;
+use crate::common::values::is_news;
 use bytes::Bytes;
 use carrack_domain::digest::ContentDigest;
 use carrack_domain::file::Blob;
@@ -236,10 +237,8 @@ fn learn(
     known: Option<[u8; 32]>,
     digest: [u8; 32],
 ) -> Done<()> {
-    match known {
-        Some(known) if known == digest => return Ok(()),
-        Some(_) => return Err(Error::broken(format!("{id} has another {column} already")).into()),
-        None => {}
+    if !is_news(id, column, known, digest)? {
+        return Ok(());
     }
     for sql in [
         format!("UPDATE blob SET {column} = ?2 WHERE id = ?1"),

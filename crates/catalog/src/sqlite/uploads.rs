@@ -4,12 +4,12 @@ use super::buckets;
 use super::error::Done;
 use super::rows::{self, damaged, signed};
 pub(super) use crate::common::uploads::{FINISHING, OPEN, Reservation, finished, not_found, parts_missing};
-use crate::common::uploads::{being_completed, reserved};
+use crate::common::uploads::{Standing, being_completed, not_being_completed, reserved};
 use crate::common::values;
 use crate::{Finish, Outcome};
 use carrack_domain::file::File;
 use carrack_domain::upload::{StoredExtent, Upload};
-use carrack_domain::{BlobId, BucketName, Code, Error, Timestamp, UploadId};
+use carrack_domain::{BlobId, BucketName, Timestamp, UploadId};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
 fn count(limit: usize) -> i64 {
@@ -189,15 +189,6 @@ fn covers(connection: &Connection, id: &UploadId, size: i64) -> Done<bool> {
     Ok(covered == size)
 }
 
-/// Where an upload stands, and what else finishing asks for: its shape, size and length.
-pub(super) struct Standing {
-    /// `None` while it is open.
-    pub(super) finish: Option<Finish>,
-    pub(super) shape: i64,
-    size: i64,
-    length: Option<i64>,
-}
-
 pub(super) fn standing(connection: &Connection, id: &UploadId) -> Done<Standing> {
     let mut statement = connection
         .prepare_cached("SELECT state, size, blob_id, file, shape, length FROM upload WHERE id = ?1")?;
@@ -220,12 +211,7 @@ pub(super) fn begin_finish(connection: &Connection, id: &UploadId, blob: BlobId)
     if let Some(finish) = standing.finish {
         return Ok(finish);
     }
-    let size = match standing.shape {
-        rows::PARTS => Some(standing.size),
-        rows::APPEND => standing.length,
-        _ => return Err(Error::broken(format!("upload {id} does not become a file by itself")).into()),
-    };
-    match size {
+    match standing.size_of_file(id)? {
         Some(size) if covers(connection, id, size)? => {}
         _ => return Err(parts_missing().into()),
     }
@@ -263,11 +249,7 @@ pub(super) fn finishing(connection: &Connection, id: &UploadId, blob: BlobId) ->
     let mut statement = connection
         .prepare_cached("SELECT bucket, size FROM upload WHERE id = ?1 AND state = 1 AND blob_id = ?2")?;
     let found = statement.query_row([id.as_bytes(), blob.as_bytes()], reservation);
-    let missing = || {
-        let detail = format!("There is no upload {id} that is being completed with these bytes.");
-        Error::new(Code::UploadNotFound, detail)
-    };
-    let mut reservations = vec![found.optional()?.ok_or_else(missing)?];
+    let mut reservations = vec![found.optional()?.ok_or_else(|| not_being_completed(id))?];
     reservations.extend(of_partials(connection, id)?);
     Ok(reservations)
 }
