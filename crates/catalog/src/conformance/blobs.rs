@@ -159,6 +159,12 @@ pub(super) async fn contents(catalog: &dyn Catalog) {
     let again = with("again", 8, b"with the number of one that is gone?");
     catalog.commit_file(again).await.unwrap();
     assert_eq!(one(7).await.unwrap(), "anew");
+    // The last that came goes after it was read, and another comes.
+    assert!(one(8).await.is_some());
+    catalog.delete_file(&name, &key("again"), &Precondition::None).await.unwrap();
+    assert_eq!(catalog.forget_contents(&[blob_id(8)]).await.unwrap(), []);
+    catalog.commit_file(with("next", 10, b"next")).await.unwrap();
+    assert_eq!((one(8).await, one(10).await), (None, Some(Bytes::from_static(b"next"))));
     many_contents(catalog, &name).await;
 }
 

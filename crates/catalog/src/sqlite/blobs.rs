@@ -1,6 +1,7 @@
 //! Blobs: how many files point at them, and what was learnt of them.
 
 use super::archives;
+use super::contents;
 use super::error::Done;
 use super::rows::{self, damaged, signed, unsigned};
 use crate::ChunkList;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use carrack_domain::digest::ContentDigest;
 use carrack_domain::file::Blob;
 use carrack_domain::{BlobId, Error};
-use rusqlite::{Connection, MAIN_DB, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashSet;
 
 /// Counts one more file that points at the blob, and records the blob when it is new. Returns it with all that is
@@ -42,7 +43,7 @@ pub(super) fn refer(connection: &Connection, new: &Blob, content: Option<&Bytes>
 }
 
 fn insert(connection: &Connection, new: &Blob, content: Option<&Bytes>) -> Done<()> {
-    let content = content.map(|bytes| keep(connection, new, bytes)).transpose()?;
+    let content = content.map(|bytes| contents::keep(connection, new, bytes)).transpose()?;
     let mut statement = connection.prepare_cached(
         "INSERT INTO blob (id, size, crc32, blake3, sha256, file_count, pieces, whole_blake3, content) \
          VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8)",
@@ -66,42 +67,6 @@ fn insert(connection: &Connection, new: &Blob, content: Option<&Bytes>) -> Done<
         }
     }
     Ok(())
-}
-
-/// Keeps the bytes of a blob; the number under which they are kept.
-fn keep(connection: &Connection, new: &Blob, bytes: &Bytes) -> Done<i64> {
-    if bytes.len() as u64 != new.size || new.pieces.is_some() {
-        return Err(Error::broken(format!("{} bytes are not the content of {}", bytes.len(), new.id)).into());
-    }
-    connection.prepare_cached("INSERT INTO content (bytes) VALUES (?1)")?.execute([&bytes[..]])?;
-    Ok(connection.last_insert_rowid())
-}
-
-/// In one transaction, and past the statements' machine where the bytes are: archives of small files ask for many.
-pub(super) fn contents(connection: &Connection, ids: &[BlobId]) -> Done<Vec<Option<Bytes>>> {
-    // Ends with it, having changed nothing.
-    let transaction = connection.unchecked_transaction()?;
-    let mut place = transaction.prepare_cached("SELECT content FROM blob WHERE id = ?1")?;
-    let mut open: Option<rusqlite::blob::Blob<'_>> = None;
-    let mut contents = Vec::with_capacity(ids.len());
-    for id in ids {
-        let kept = place.query_row([id.as_bytes()], |row| row.get::<_, Option<i64>>(0)).optional()?.flatten();
-        let Some(kept) = kept else {
-            contents.push(None);
-            continue;
-        };
-        let found = match &mut open {
-            Some(found) => {
-                found.reopen(kept)?;
-                found
-            }
-            None => open.insert(transaction.blob_open(MAIN_DB, "content", "bytes", kept, true)?),
-        };
-        let mut bytes = vec![0; found.len()];
-        found.read_at_exact(&mut bytes, 0)?;
-        contents.push(Some(bytes.into()));
-    }
-    Ok(contents)
 }
 
 /// Half of the pages that are free: contents do not fill theirs, and their records need some too.

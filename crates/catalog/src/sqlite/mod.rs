@@ -9,6 +9,7 @@ mod archives;
 mod audit;
 mod blobs;
 mod buckets;
+mod contents;
 mod encodings;
 mod error;
 mod events;
@@ -47,6 +48,7 @@ use carrack_domain::upload::{Receipt, StoredExtent, Upload};
 use carrack_domain::{
     BlobId, BucketName, ClaimId, Clock, Error, Key, KeyPrefix, LinkId, Result, Timestamp, TokenId, UploadId,
 };
+use contents::Places;
 use error::Done;
 pub use error::OpenError;
 use queue::Queue;
@@ -77,6 +79,7 @@ pub struct SqliteOptions {
 /// The catalog in a SQLite database: see the module's documentation.
 pub struct SqliteCatalog {
     readers: Readers,
+    places: Arc<Places>,
     queue: Arc<Queue>,
     shared: Arc<writer::Shared>,
     /// Held while closing, so that a second `close` waits for the first.
@@ -100,7 +103,8 @@ impl SqliteCatalog {
                 move || writer::run(connection, journal, queue, shared)
             })
             .map_err(|error| OpenError::io(&options.path, &error))?;
-        Ok(SqliteCatalog { readers, queue, shared, thread: tokio::sync::Mutex::new(Some(thread)) })
+        let places = Arc::new(Places::new());
+        Ok(SqliteCatalog { readers, places, queue, shared, thread: tokio::sync::Mutex::new(Some(thread)) })
     }
 
     /// Transactions committed since it was opened. Many changes may share one.
@@ -402,10 +406,10 @@ impl Catalog for SqliteCatalog {
 
     async fn contents(&self, blobs: &[BlobId]) -> Result<Vec<Option<Bytes>>> {
         if let [_] = blobs {
-            return self.point("content", |c| blobs::contents(c, blobs)).await;
+            return self.point("content", |c| contents::read(c, &self.places, blobs)).await;
         }
-        let blobs = blobs.to_vec();
-        self.long("contents", move |c| blobs::contents(c, &blobs)).await
+        let (blobs, places) = (blobs.to_vec(), self.places.clone());
+        self.long("contents", move |c| contents::read(c, &places, &blobs)).await
     }
 
     async fn spare_bytes(&self) -> Result<u64> {

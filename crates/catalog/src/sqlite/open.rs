@@ -1,7 +1,7 @@
 //! Opening: checks, pragmas, migrations.
 
 use super::error::OpenError;
-use super::{events, jobs};
+use super::{contents, events, jobs};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::path::Path;
@@ -57,6 +57,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, OpenError> {
     pragmas(&connection, WRITER_CACHE_KIB).map_err(sqlite)?;
     migrate(&mut connection).map_err(sqlite)?;
     check_after_unclean_stop(&connection, path)?;
+    contents::give_numbers(&connection).map_err(sqlite)?;
     set_clean(&connection, false).map_err(sqlite)?;
     jobs::free_all(&connection).map_err(sqlite)?;
     events::free_all(&connection).map_err(sqlite)?;
