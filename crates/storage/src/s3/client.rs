@@ -18,8 +18,11 @@ const CONNECT: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(10);
 /// A body is sent at this many bytes per second at least.
 const SEND_RATE: u64 = 1 << 20;
-/// How long the completion of a multipart upload may take: S3 says up to minutes.
-pub(super) const COMPLETION: Duration = Duration::from_secs(300);
+/// How long the completion of a multipart upload may take until its answer begins. S3 works on it for up to minutes, but says
+/// so meanwhile; one that is still working when it is asked again has completed by then.
+pub(super) const COMPLETION: Duration = Duration::from_secs(30);
+/// How long the whole of an answer may take that is read at once.
+const TEXT: Duration = Duration::from_secs(300);
 /// What is passing is tried again after these.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1500)];
@@ -203,7 +206,7 @@ impl Client {
     /// Makes the request and reads its answer.
     pub(super) async fn call(&self, call: &Call) -> Result<Answer, Fault> {
         let response = self.begin(call).await?;
-        match tokio::time::timeout(call.patience, answer(response)).await {
+        match tokio::time::timeout(TEXT, answer(response, call.patience)).await {
             Ok(answer) => answer,
             Err(_) => Err(Fault::Silent),
         }
@@ -260,15 +263,18 @@ impl Client {
         if status < 300 {
             return Ok(response);
         }
-        let text = answer(response).await?.text;
+        let text = answer(response, call.patience).await?.text;
         Err(xml::refused(status, &text))
     }
 }
 
-async fn answer(mut response: Response) -> Result<Answer, Fault> {
+/// Nothing may come of the answer for as long as `idle`.
+async fn answer(mut response: Response, idle: Duration) -> Result<Answer, Fault> {
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| unsent(&error))? {
+    loop {
+        let chunk = tokio::time::timeout(idle, response.chunk()).await.map_err(|_| Fault::Silent)?;
+        let Some(chunk) = chunk.map_err(|error| unsent(&error))? else { break };
         if bytes.len() + chunk.len() > TEXT_BYTES_MAX {
             return Err(Fault::Broken("an answer without an end".to_owned()));
         }
