@@ -78,8 +78,8 @@ fn requests(mut near: TcpStream, mut far: TcpStream, lies: &Lies) {
             head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
         let completes = head.starts_with("post ") && head.contains("?uploadid=");
         let is_part = head.starts_with("put ") && head.contains("partnumber=");
-        let lie = (completes && is_due(&lies.errors_inside_a_200))
-            || (is_part && is_due(&lies.errors_for_parts));
+        let lie =
+            (completes && is_due(&lies.errors_inside_a_200)) || (is_part && is_due(&lies.errors_for_parts));
         let mut left = end + 4 + length;
         while left > 0 {
             if waiting.is_empty() {

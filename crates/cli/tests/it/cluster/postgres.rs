@@ -217,7 +217,8 @@ async fn without_redis_what_one_node_takes_away_the_other_refuses_soon() {
     let ground = Ground::new();
     let nodes = [ground.shared().start(), ground.shared().start()];
     store(&nodes[0], "f", b"bytes").await;
-    let allow = value!([{"effect": "allow", "actions": ["read"], "to": ["role:user"]}]);
+    let rules = |action: &str| value!([{"effect": "allow", "actions": [action], "to": ["role:user"]}]);
+    let (allow, refuse) = (rules("read"), rules("list"));
     let put = async |node: &Server, rules: &Value| {
         let settings = value!({"policy": {"rules": rules}});
         let answer = node.put("/v1/buckets/default").json(&settings).send().await.unwrap();
@@ -236,7 +237,7 @@ async fn without_redis_what_one_node_takes_away_the_other_refuses_soon() {
         for _ in 0..2 {
             put(one, &allow).await;
             turned(200).await;
-            put(one, &value!([])).await;
+            put(one, &refuse).await;
             turned(403).await;
         }
         put(one, &allow).await;

@@ -43,31 +43,41 @@ impl Cell {
     }
 }
 
-/// Runs every cell of the engine on this port, each on a thread of its name. Connections are reset after `reset` bytes.
+/// Runs every cell of the engine on this port. Connections are reset after `reset` bytes.
 pub(super) fn every<F: Future<Output = ()>>(port: u16, reset: usize, cell: impl Fn(Cell) -> F + Sync) {
+    for when in [When::Before, When::During] {
+        each(port, reset, when, &cell);
+    }
+}
+
+/// The cells of one column, side by side, each on a thread of its name.
+pub(super) fn each<F: Future<Output = ()>>(
+    port: u16,
+    reset: usize,
+    when: When,
+    cell: impl Fn(Cell) -> F + Sync,
+) {
     let modes =
         [("refuse", Mode::Refuse), ("hang", Mode::Hang), ("late", Mode::Late), ("reset", Mode::Reset(reset))];
     let mut failed = Vec::new();
-    for (when, suffix) in [(When::Before, "before"), (When::During, "during")] {
-        std::thread::scope(|scope| {
-            let running = modes.map(|(name, mode)| {
-                let (name, cell) = (format!("{name}-{suffix}"), &cell);
-                let thread = std::thread::Builder::new().name(name.clone());
-                let called = name.clone();
-                let work = move || {
-                    runtime().block_on(async {
-                        cell(Cell { name: called, mode, when, proxy: Proxy::start(port).await }).await;
-                    });
-                };
-                (name, thread.spawn_scoped(scope, work).unwrap())
-            });
-            for (name, thread) in running {
-                if thread.join().is_err() {
-                    failed.push(name);
-                }
-            }
+    std::thread::scope(|scope| {
+        let running = modes.map(|(name, mode)| {
+            let (name, cell) = (format!("{name}-{when:?}").to_lowercase(), &cell);
+            let thread = std::thread::Builder::new().name(name.clone());
+            let called = name.clone();
+            let work = move || {
+                runtime().block_on(async {
+                    cell(Cell { name: called, mode, when, proxy: Proxy::start(port).await }).await;
+                });
+            };
+            (name, thread.spawn_scoped(scope, work).unwrap())
         });
-    }
+        for (name, thread) in running {
+            if thread.join().is_err() {
+                failed.push(name);
+            }
+        }
+    });
     assert!(failed.is_empty(), "these cells failed, as was said above: {failed:?}");
 }
 
@@ -81,7 +91,12 @@ pub(super) fn start(setup: Setup) -> Arc<Server> {
 }
 
 /// Waits until something is so that has to be asked for.
-pub(super) async fn within(limit: Duration, what: &str, server: &Server, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn within(
+    limit: Duration,
+    what: &str,
+    server: &Server,
+    mut holds: impl AsyncFnMut() -> bool,
+) {
     let begun = Instant::now();
     while !holds().await {
         assert!(begun.elapsed() < limit, "not within {limit:?}: {what}\n{}", server.log());

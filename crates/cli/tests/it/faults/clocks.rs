@@ -83,7 +83,7 @@ async fn links_and_tokens(maker: &Arc<Server>, nodes: &[&Arc<Server>; 3], bytes:
 async fn archive(maker: &Server, reader: &Server) {
     let wish =
         value!({"name": "a", "bucket": "default", "prefix": "", "format": "zip", "compression": "deflate"});
-    let made: Value = json(maker.post("/v1/archives").json(&wish).send().await.unwrap(), 201).await;
+    let made: Value = json(maker.post("/v1/archives").json(&wish).send().await.unwrap(), 202).await;
     let path = format!("/v1/archives/{}", made["id"].as_str().unwrap());
     let begun = Instant::now();
     loop {

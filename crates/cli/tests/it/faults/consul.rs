@@ -1,6 +1,6 @@
 //! Consul away: a node serves all the same, and is registered again soon after.
 
-use super::cells::{Cell, RECOVERY, When, metric, start, within, every};
+use super::cells::{Cell, RECOVERY, When, every, metric, start, within};
 use super::traffic::{Need, before, during};
 use crate::cluster::consul::Consul;
 use crate::server::Server;

@@ -61,7 +61,9 @@ struct Told {
 
 impl Told {
     fn hear(&mut self, event: &Value) {
-        if event["type"] != "carrack.file.created" || !self.ids.insert(event["id"].as_str().unwrap().to_owned()) {
+        if event["type"] != "carrack.file.created"
+            || !self.ids.insert(event["id"].as_str().unwrap().to_owned())
+        {
             return;
         }
         let subject = event["subject"].as_str().unwrap().to_owned();
@@ -83,9 +85,8 @@ impl Told {
 
 async fn at_the_broker(broker: Arc<RabbitMq>, cell: Cell) {
     let by_proxy = broker.url().replace(&format!(":{}/", broker.port()), &format!(":{}/", cell.proxy.port()));
-    let setup = Setup::new()
-        .set("CARRACK_EVENTS__AMQP_URL", &by_proxy)
-        .set("CARRACK_EVENTS__EXCHANGE", &cell.name);
+    let setup =
+        Setup::new().set("CARRACK_EVENTS__AMQP_URL", &by_proxy).set("CARRACK_EVENTS__EXCHANGE", &cell.name);
     let mut queue = Queue::declare(&broker, &cell.name).await;
     if cell.when == When::Before {
         cell.fail();

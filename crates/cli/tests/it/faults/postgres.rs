@@ -1,7 +1,7 @@
 //! PostgreSQL away: what needs a fact is refused and may be sent again, what is under way on the disk goes on, nothing
 //! acknowledged is lost, and the audit log is whole.
 
-use super::cells::{Cell, RECOVERY, When, every, start, within};
+use super::cells::{Cell, RECOVERY, When, each, every, start, within};
 use super::traffic::{Need, before, during};
 use crate::server::{Setup, without_variables};
 use carrack_engines::Postgres;
@@ -81,7 +81,7 @@ fn postgres_away_in_every_way() {
 #[test]
 fn a_node_does_not_start_without_its_database_and_says_so() {
     let database = Arc::new(Database::start());
-    every(database.postgres.port(), 100, |cell| {
+    each(database.postgres.port(), 100, When::Before, |cell| {
         let database = database.clone();
         async move {
             cell.fail();
@@ -112,7 +112,8 @@ async fn a_database_that_is_read_only_for_a_while_refuses_changes_and_loses_none
     assert_eq!(put("b").await, (503, true), "25006 is a passing fault");
     assert_eq!(server.get("/v1/files/default/a").send().await.unwrap().text().await.unwrap(), "kept");
     let begun = Instant::now();
-    let said = tokio::task::block_in_place(|| database.another("failover", database.postgres.port()).refused());
+    let said =
+        tokio::task::block_in_place(|| database.another("failover", database.postgres.port()).refused());
     assert!(said.contains("takes no changes") && said.contains("target_session_attrs=read-write"), "{said}");
     assert!(begun.elapsed() < Duration::from_secs(30));
     database.postgres.run("postgres", &format!("{all} = off")).unwrap();

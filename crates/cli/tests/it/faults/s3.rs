@@ -1,7 +1,8 @@
 //! S3 away: what needs its bytes is refused and may be sent again, facts and small files go on, and nothing acknowledged is
 //! lost. An S3 that is full, that does not know us, that has no such bucket.
 
-use super::cells::{Cell, RECOVERY, When, every, start, within};
+use super::cells::{Cell, RECOVERY, When, each, every, start, within};
+use super::proxy::Mode;
 use super::traffic::{Need, before, during, heal};
 use crate::cluster::s3::{begin_parts, complete, part, setup_at};
 use crate::contract::answers::json;
@@ -12,13 +13,8 @@ use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 
-const NEED: Need = Need {
-    refuses: true,
-    leaves_facts: true,
-    breaks: true,
-    bound: Duration::from_secs(60),
-    bytes: 20 * MIB,
-};
+const NEED: Need =
+    Need { refuses: true, leaves_facts: true, breaks: true, bound: Duration::from_secs(60), bytes: 20 * MIB };
 
 fn port(garage: &Garage) -> u16 {
     garage.endpoint(0).rsplit(':').next().unwrap().parse().unwrap()
@@ -26,7 +22,7 @@ fn port(garage: &Garage) -> u16 {
 
 fn node(garage: &Garage, cell: &Cell) -> Setup {
     setup_at(garage, &format!("http://127.0.0.1:{}", cell.proxy.port()))
-        .set("CARRACK_STORAGE__S3__PREFIX", &cell.name)
+        .set("CARRACK_STORAGE__S3__PREFIX", &format!("{}/", cell.name))
 }
 
 async fn cell(garage: Arc<Garage>, cell: Cell) {
@@ -74,21 +70,36 @@ fn s3_away_in_every_way() {
 fn a_node_does_not_start_without_its_bucket_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let garage = Arc::new(Garage::start(folder.path()).unwrap());
-    every(port(&garage), 100, |cell| {
+    each(port(&garage), 100, When::Before, |cell| {
         let garage = garage.clone();
         async move {
             cell.fail();
+            let setup = node(&garage, &cell);
+            if cell.mode == Mode::Late {
+                // Each of its questions is answered, late: it starts, the sooner the sooner S3 is well again.
+                let (server, ()) = tokio::join!(tokio::task::spawn_blocking(|| setup.start()), async {
+                    tokio::time::sleep(Duration::from_secs(12)).await;
+                    cell.heal();
+                });
+                assert_eq!(server.unwrap().get("/readyz").send().await.unwrap().status(), 200);
+                return;
+            }
             let begun = Instant::now();
-            let said = tokio::task::block_in_place(|| node(&garage, &cell).refused());
+            let said = tokio::task::block_in_place(|| setup.refused());
             assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
-            assert!(said.contains("cannot use the bucket \"carrack\"") && said.contains("failed with"), "{said}");
+            let words = ["cannot use the bucket \"carrack\"", "failed with"];
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
         }
     });
+
     let sound = || setup_at(&garage, &garage.endpoint(0));
     let secret = "c892c0665f0ada8a4755dae98baa3b133590e11dae3bcc1f9d769d67f16c3835";
     for (setup, words) in [
         (sound().set("CARRACK_STORAGE__S3__SECRET_ACCESS_KEY", secret), "storage.s3.access_key_id"),
-        (sound().set("CARRACK_STORAGE__S3__ACCESS_KEY_ID", "GK000000000000000000000000"), "storage.s3.access_key_id"),
+        (
+            sound().set("CARRACK_STORAGE__S3__ACCESS_KEY_ID", "GK000000000000000000000000"),
+            "storage.s3.access_key_id",
+        ),
         (sound().set("CARRACK_STORAGE__S3__BUCKET", "none"), "storage.s3.bucket"),
     ] {
         let said = setup.refused();
@@ -120,7 +131,8 @@ async fn an_s3_that_is_full_is_told_in_words_and_goes_on_with_room() {
     let got = server.get("/v1/files/default/kept").send().await.unwrap();
     assert!(got.bytes().await.unwrap() == kept, "what is there can be read");
     quota("none");
-    within(RECOVERY, "there is room", &server, async || put("more", &whole).await.status().is_success()).await;
+    within(RECOVERY, "there is room", &server, async || put("more", &whole).await.status().is_success())
+        .await;
     for number in [2, 3] {
         assert_eq!(part(&server, &upload, &whole, number).await.status(), 200);
     }

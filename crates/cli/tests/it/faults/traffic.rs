@@ -83,7 +83,12 @@ fn size(number: u64) -> usize {
     if number.is_multiple_of(2) { 500 } else { 150_000 }
 }
 
-async fn write_until(server: Arc<Server>, need: Need, name: usize, mut stop: watch::Receiver<bool>) -> Ledger {
+async fn write_until(
+    server: Arc<Server>,
+    need: Need,
+    name: usize,
+    mut stop: watch::Receiver<bool>,
+) -> Ledger {
     let mut ledger = Ledger::default();
     for number in 0.. {
         if *stop.borrow_and_update() {
@@ -157,7 +162,8 @@ impl InFlight {
     async fn end(self, server: &Server, need: Need, ledger: &mut Ledger) {
         let whole = content(need.bytes, 2);
         let limit = FAULT + Duration::from_secs(60);
-        let down = tokio::time::timeout(limit, self.download.bytes()).await.expect("a download without an end");
+        let down =
+            tokio::time::timeout(limit, self.download.bytes()).await.expect("a download without an end");
         match down {
             Ok(bytes) => assert!(bytes == whole, "a download that ends well is whole"),
             Err(error) => assert!(need.breaks, "{error:?}"),
@@ -177,7 +183,8 @@ async fn finish_tus(server: &Server, url: &str, len: usize, acknowledged: usize)
     within(RECOVERY, "the upload goes on", server, async || {
         let Ok(Some(offset)) = tus::offset(server, url).await else { return false };
         assert!(offset >= acknowledged, "{acknowledged} bytes were acknowledged, {offset} are there");
-        offset == len || tus::patch(server, url, offset, &bytes[offset..]).send().await.unwrap().status() == 204
+        offset == len
+            || tus::patch(server, url, offset, &bytes[offset..]).send().await.unwrap().status() == 204
     })
     .await;
 }
@@ -202,6 +209,20 @@ pub(super) async fn heal(cell: &Cell, server: &Server) {
     .await;
 }
 
+/// Readiness says what is so, which it looks up every second: in time, whatever hangs.
+async fn readiness(cell: &Cell, server: &Server, need: Need) {
+    let need = Need { bound: Duration::from_secs(5), ..need };
+    if need.refuses && !matches!(cell.mode, Mode::Reset(_)) {
+        let what = format!("{}: it is not ready", cell.name);
+        within(Duration::from_secs(5), &what, server, async || {
+            need.answer("readyz", server.get("/readyz")).await == 503
+        })
+        .await;
+    } else {
+        need.answer("readyz", server.get("/readyz")).await;
+    }
+}
+
 /// With the fault there, each kind of request. Then it heals, and what was begun before the fault goes on.
 pub(super) async fn before(cell: &Cell, server: &Arc<Server>, need: Need) -> Ledger {
     let mut ledger = Ledger::default();
@@ -219,19 +240,16 @@ pub(super) async fn before(cell: &Cell, server: &Arc<Server>, need: Need) -> Led
     cell.fail();
     let live = Need { bound: Duration::from_secs(5), ..need };
     let append = tus::patch(server, &url, half, &content(need.bytes, 1)[half..]);
-    let (small, large, appended, claimed, listed, ready, alive) = tokio::join!(
+    let (small, large, appended, claimed, listed, (), alive) = tokio::join!(
         put(server, &need, "small", 500, 4),
         put(server, &need, "large", need.bytes, 5),
         need.answer("append", append),
         need.answer("link", server.get(&link).header("accept", "application/octet-stream")),
         need.answer("list", server.get("/v1/files/default")),
-        live.answer("readyz", server.get("/readyz")),
+        readiness(cell, server, need),
         live.answer("livez", server.get("/livez")),
     );
     assert_eq!(alive, 200);
-    if need.refuses && !matches!(cell.mode, Mode::Reset(_)) {
-        assert_eq!(ready, 503);
-    }
     if need.refuses && cell.is_cut_off() {
         assert!(!large && appended == 503 && claimed == 503, "{appended} {claimed}");
     }
