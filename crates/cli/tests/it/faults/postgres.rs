@@ -56,7 +56,7 @@ const NEED: Need = Need {
     refuses: true,
     leaves_facts: false,
     breaks: false,
-    bound: Duration::from_secs(20),
+    bound: Duration::from_secs(12),
     bytes: 12 << 20,
 };
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const MIB: usize = 1 << 20;
 
 const NEED: Need =
-    Need { refuses: true, leaves_facts: true, breaks: true, bound: Duration::from_secs(60), bytes: 20 * MIB };
+    Need { refuses: true, leaves_facts: true, breaks: true, bound: Duration::from_secs(45), bytes: 20 * MIB };
 
 fn port(garage: &Garage) -> u16 {
     garage.endpoint(0).rsplit(':').next().unwrap().parse().unwrap()
@@ -33,7 +33,8 @@ async fn cell(garage: Arc<Garage>, cell: Cell) {
             before(&cell, &server, NEED).await;
         }
         When::During => {
-            during(&cell, &server, NEED).await;
+            let ledger = during(&cell, &server, NEED).await;
+            assert!(ledger.refused > 0 || !cell.is_cut_off(), "nothing was away");
         }
     }
 }

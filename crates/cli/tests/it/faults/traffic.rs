@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 /// How long a fault lasts that begins in the middle.
 const FAULT: Duration = Duration::from_secs(6);
@@ -117,8 +117,9 @@ fn gated(bytes: &[u8], mut gate: watch::Receiver<bool>) -> Body {
 }
 
 /// A request with a body under way: whether it was acknowledged. One whose body is broken off has no answer.
-fn under_way(need: Need, request: RequestBuilder) -> JoinHandle<bool> {
-    tokio::spawn(async move {
+fn under_way(need: Need, request: RequestBuilder) -> JoinSet<bool> {
+    let mut sending = JoinSet::new();
+    sending.spawn(async move {
         let answer = tokio::time::timeout(FAULT + need.bound, request.send()).await;
         match answer.expect("an upload under way has no end") {
             Ok(answer) if answer.status().is_success() => true,
@@ -132,14 +133,15 @@ fn under_way(need: Need, request: RequestBuilder) -> JoinHandle<bool> {
                 false
             }
         }
-    })
+    });
+    sending
 }
 
 /// What is in flight when the fault begins.
 struct InFlight {
     download: reqwest::Response,
-    upload: JoinHandle<bool>,
-    append: JoinHandle<bool>,
+    upload: JoinSet<bool>,
+    append: JoinSet<bool>,
     url: String,
 }
 
@@ -159,7 +161,7 @@ impl InFlight {
     }
 
     /// Waits for it; what was acknowledged goes into the ledger.
-    async fn end(self, server: &Server, need: Need, ledger: &mut Ledger) {
+    async fn end(mut self, server: &Server, need: Need, ledger: &mut Ledger) {
         let whole = content(need.bytes, 2);
         let limit = FAULT + Duration::from_secs(60);
         let down =
@@ -168,10 +170,10 @@ impl InFlight {
             Ok(bytes) => assert!(bytes == whole, "a download that ends well is whole"),
             Err(error) => assert!(need.breaks, "{error:?}"),
         }
-        if self.upload.await.unwrap() {
+        if self.upload.join_next().await.unwrap().unwrap() {
             ledger.keep("up", need.bytes, 1);
         }
-        let all = self.append.await.unwrap();
+        let all = self.append.join_next().await.unwrap().unwrap();
         finish_tus(server, &self.url, need.bytes, if all { need.bytes } else { 0 }).await;
         ledger.keep("tus", need.bytes, 1);
     }
