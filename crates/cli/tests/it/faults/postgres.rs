@@ -111,6 +111,10 @@ async fn a_database_that_is_read_only_for_a_while_refuses_changes_and_loses_none
     database.postgres.run("postgres", others).unwrap();
     assert_eq!(put("b").await, (503, true), "25006 is a passing fault");
     assert_eq!(server.get("/v1/files/default/a").send().await.unwrap().text().await.unwrap(), "kept");
+    within(RECOVERY, "it is not ready", &server, async || {
+        server.get("/readyz").send().await.unwrap().status() == 503
+    })
+    .await;
     let begun = Instant::now();
     let said =
         tokio::task::block_in_place(|| database.another("failover", database.postgres.port()).refused());

@@ -131,6 +131,8 @@ async fn an_s3_that_is_full_is_told_in_words_and_goes_on_with_room() {
     assert!(server.log().contains("raise its quota"), "the operator is told");
     let got = server.get("/v1/files/default/kept").send().await.unwrap();
     assert!(got.bytes().await.unwrap() == kept, "what is there can be read");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(server.get("/readyz").send().await.unwrap().status(), 200, "reads can be served");
     quota("none");
     within(RECOVERY, "there is room", &server, async || put("more", &whole).await.status().is_success())
         .await;
