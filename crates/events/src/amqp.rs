@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// How long the broker may take to do anything.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest pause after a failure: the broker is ours, and has to be told within ten seconds of its coming back, of which
+/// an attempt that came too early takes [`PATIENCE`].
+const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// Nothing further is begun after this: the lease has to be kept.
 const TURN: Duration = Duration::from_secs(3);
 /// Bytes of a short string of the protocol.
@@ -161,6 +164,10 @@ impl Sink for Amqp {
 
     fn wants(&self, _kind: &str) -> bool {
         true
+    }
+
+    fn pause_max(&self) -> Duration {
+        PAUSE_MAX
     }
 
     async fn tell(&self, source: &str, events: &[&Event]) -> (usize, Option<Problem>) {

@@ -46,6 +46,9 @@ pub trait Sink: Send + Sync + 'static {
     /// Whether it wants to know of this kind of event.
     fn wants(&self, kind: &str) -> bool;
 
+    /// The longest pause before it is tried again; the first is a second, and each is twice the one before.
+    fn pause_max(&self) -> Duration;
+
     /// Tells it these, in order: how many of them it has taken, and why it did not take the next. Takes less than
     /// 15 seconds: so long is the lease.
     async fn tell(&self, source: &str, events: &[&Event]) -> (usize, Option<Problem>);

@@ -19,9 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const RENEWED_EVERY: Duration = Duration::from_secs(4);
 /// Events that are told together.
 const BATCH: usize = 128;
-/// The first pause after a failure, which doubles until the last.
+/// The first pause after a failure, which doubles until the last of the sink.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
-const PAUSE_LAST: Duration = Duration::from_secs(300);
 /// How often what all have passed is deleted, and how many at a time.
 const TIDIED_EVERY: Duration = Duration::from_secs(10);
 const TIDIED: usize = 1000;
@@ -210,7 +209,7 @@ impl Relay {
         }
         self.measure(name, Some(since), false);
         *failures += 1;
-        let pause = problem.retry_after.unwrap_or_else(|| pause(*failures, self.dice()));
+        let pause = problem.retry_after.unwrap_or_else(|| pause(*failures, sink.pause_max(), self.dice()));
         Ok(Next::Pause(pause))
     }
 
@@ -251,8 +250,8 @@ impl Relay {
 }
 
 /// How long to wait after so many failures in a row: twice as long each time, and up to a quarter more or less.
-fn pause(failures: u32, dice: u64) -> Duration {
-    let whole = PAUSE_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(PAUSE_LAST);
+fn pause(failures: u32, most: Duration, dice: u64) -> Duration {
+    let whole = PAUSE_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most);
     whole.mul_f64(0.75 + (dice % 1000) as f64 / 2000.0)
 }
 
@@ -262,9 +261,10 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_differ() {
-        assert!(pause(1, 0) >= PAUSE_FIRST / 2 && pause(1, 999) <= PAUSE_FIRST * 2);
-        assert!(pause(5, 0) > pause(2, 999));
-        assert!(pause(1000, 999) <= PAUSE_LAST.mul_f64(1.25));
-        assert_ne!(pause(3, 1), pause(3, 900));
+        let most = Duration::from_secs(300);
+        assert!(pause(1, most, 0) >= PAUSE_FIRST / 2 && pause(1, most, 999) <= PAUSE_FIRST * 2);
+        assert!(pause(5, most, 0) > pause(2, most, 999));
+        assert!(pause(1000, most, 999) <= most.mul_f64(1.25));
+        assert_ne!(pause(3, most, 1), pause(3, most, 900));
     }
 }

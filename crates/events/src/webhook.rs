@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest pause after a failure: the endpoint is somebody else's.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// No further event is begun after this: the lease has to be kept.
 const TURN: Duration = Duration::from_secs(3);
 /// The longest that somebody may ask us to wait.
@@ -147,6 +149,10 @@ impl Sink for Webhook {
 
     fn wants(&self, kind: &str) -> bool {
         wanted(&self.types, kind)
+    }
+
+    fn pause_max(&self) -> Duration {
+        PAUSE_MAX
     }
 
     async fn tell(&self, source: &str, events: &[&Event]) -> (usize, Option<Problem>) {

@@ -19,9 +19,9 @@ const READY_PATIENCE: &str = "2s";
 const FORGOTTEN_AFTER: &str = "1m0s";
 /// How long the agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The first pause after a failure, which doubles until the last.
+/// The first pause after a failure, which doubles until the last: with one call, less than ten seconds.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
-const PAUSE_LAST: Duration = Duration::from_secs(30);
+const PAUSE_LAST: Duration = Duration::from_secs(5);
 /// Whether the agent knows this node: 1 or 0.
 const REGISTERED: &str = "carrack_discovery_registered";
 /// Calls of the agent that failed.

@@ -1,8 +1,9 @@
 //! Who is told of what happens.
 
 use crate::config::{Config, Events};
-use crate::system::{SystemClock, SystemEntropy};
+use crate::system::SystemEntropy;
 use carrack_catalog::EventCatalog;
+use carrack_domain::Clock;
 use carrack_events::{AddressRules, Amqp, IpNet, Options, Relay, Secret, Sink, Webhook};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 const WEBHOOKS_MAX: usize = 64;
 
 /// Those that the settings name; the sentence says which setting is wrong, and shows no secret.
-pub(crate) fn sinks(settings: &Events) -> Result<Vec<Arc<dyn Sink>>, String> {
+pub(crate) fn sinks(settings: &Events, clock: &Arc<dyn Clock>) -> Result<Vec<Arc<dyn Sink>>, String> {
     let mut sinks: Vec<Arc<dyn Sink>> = Vec::new();
     if settings.give_up_after < Duration::from_secs(1) {
         return Err("setting events.give_up_after: found less than 1s, expected at least 1s".to_owned());
@@ -41,7 +42,7 @@ pub(crate) fn sinks(settings: &Events) -> Result<Vec<Arc<dyn Sink>>, String> {
         let wrong =
             |field: &str, problem: String| format!("setting events.webhooks[{number}].{field}: {problem}");
         let secret = Secret::parse(&hook.secret).map_err(|problem| wrong("secret", problem))?;
-        let sink = Webhook::new(&hook.url, secret, hook.types.clone(), rules.clone(), Arc::new(SystemClock))
+        let sink = Webhook::new(&hook.url, secret, hook.types.clone(), rules.clone(), clock.clone())
             .map_err(|problem| wrong("url", problem))?;
         if sinks.iter().any(|other| other.name() == sink.name()) {
             return Err(wrong("url", "it is there twice".to_owned()));
@@ -52,14 +53,18 @@ pub(crate) fn sinks(settings: &Events) -> Result<Vec<Arc<dyn Sink>>, String> {
 }
 
 /// The relay to them, which the catalog knows of.
-pub(crate) async fn relay(config: &Config, catalog: Arc<dyn EventCatalog>) -> Result<Arc<Relay>, String> {
+pub(crate) async fn relay(
+    config: &Config,
+    catalog: Arc<dyn EventCatalog>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<Relay>, String> {
     let public = config.server.public_url.trim_end_matches('/');
     let options = Options {
         source: if public.is_empty() { "/carrack".to_owned() } else { public.to_owned() },
         give_up_after: config.events.give_up_after,
-        sinks: sinks(&config.events)?,
+        sinks: sinks(&config.events, &clock)?,
     };
-    let relay = Relay::new(catalog, Arc::new(SystemClock), Arc::new(SystemEntropy), options);
+    let relay = Relay::new(catalog, clock, Arc::new(SystemEntropy), options);
     relay.begin().await.map_err(|error| format!("events cannot be kept: {}", error.chain()))?;
     Ok(Arc::new(relay))
 }

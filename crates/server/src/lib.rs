@@ -2,6 +2,7 @@
 
 mod audit;
 mod checkpoints;
+mod clock;
 mod cluster;
 mod config;
 mod data;

@@ -1,6 +1,7 @@
 //! From settings to a serving process and back: open the rooms, recover, serve, drain, close.
 
 use crate::checkpoints::CheckpointFile;
+use crate::clock::CommonClock;
 use crate::config::{CatalogUrl, Config, Flags, StorageKind};
 use crate::data::{self, DataFolder};
 use crate::discovery::Consul;
@@ -67,6 +68,9 @@ struct Rooms {
     state: Arc<dyn State>,
     node: String,
     relay: Option<Arc<Relay>>,
+    clock: Arc<CommonClock>,
+    /// Whose time all nodes go by.
+    timekeeper: Option<Arc<PostgresCatalog>>,
     tasks: TaskTracker,
     _folder: DataFolder,
 }
@@ -91,6 +95,12 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     });
     if let Some(relay) = &rooms.relay {
         background.spawn(relay.clone().run(idle.clone()));
+    }
+    if let Some(timekeeper) = &rooms.timekeeper {
+        let (timekeeper, clock, idle) = (timekeeper.clone(), rooms.clock.clone(), idle.clone());
+        background.spawn(async move {
+            idle.run_until_cancelled(clock.follow(&timekeeper)).await;
+        });
     }
     background.spawn(upkeep(metrics.clone(), idle.clone()));
     let reloading =
@@ -207,9 +217,10 @@ fn consul(
 async fn open(config: &Config) -> Result<Rooms, String> {
     let folder = data::open(&config.data, config.storage.shared)?;
     let storage = open_storage(config, &folder).await?;
-    let (catalog, events) = open_catalog(config, &folder, &*storage).await?;
+    let clock = Arc::new(CommonClock::default());
+    let Opened { catalog, events, timekeeper } = open_catalog(config, &folder, &*storage, &clock).await?;
     let relay = match &events {
-        Some(events) => Some(events::relay(config, events.clone()).await?),
+        Some(events) => Some(events::relay(config, events.clone(), clock.clone()).await?),
         None => None,
     };
     let access = access::Options {
@@ -235,7 +246,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
         contents: Contents::new(catalog.clone(), storage.clone()),
         storage,
         state: state.clone(),
-        clock: Arc::new(SystemClock),
+        clock: clock.clone(),
         entropy: Arc::new(SystemEntropy),
         limits: Limits {
             file_size_max: config.uploads.max_size,
@@ -260,7 +271,7 @@ async fn open(config: &Config) -> Result<Rooms, String> {
     let service = Service::new(core, access, config.limits.settings(), audit);
     let service = Arc::new(service.map_err(|error| format!("cannot start workers: {}", error.chain()))?);
     prepare(&service).await?;
-    Ok(Rooms { service, catalog, state, node, relay, tasks, _folder: folder })
+    Ok(Rooms { service, catalog, state, node, relay, clock, timekeeper, tasks, _folder: folder })
 }
 
 /// What has to be done before the first request.
@@ -317,15 +328,23 @@ async fn open_storage(config: &Config, folder: &DataFolder) -> Result<Arc<dyn St
     }
 }
 
+/// The catalog, as what it is used for.
+struct Opened {
+    catalog: Arc<dyn Catalog>,
+    events: Option<Arc<dyn EventCatalog>>,
+    timekeeper: Option<Arc<PostgresCatalog>>,
+}
+
 async fn open_catalog(
     config: &Config,
     folder: &DataFolder,
     storage: &dyn Storage,
-) -> Result<(Arc<dyn Catalog>, Option<Arc<dyn EventCatalog>>), String> {
-    let clock = || Arc::new(SystemClock) as Arc<dyn Clock>;
-    let audit = config.audit.enabled.then(clock);
+    clock: &Arc<CommonClock>,
+) -> Result<Opened, String> {
+    let time = || clock.clone() as Arc<dyn Clock>;
+    let audit = config.audit.enabled.then(time);
     let are_kept = config.events.are_kept();
-    let events = are_kept.then(clock);
+    let events = are_kept.then(time);
     match &config.catalog.url {
         CatalogUrl::Sqlite => {
             let path = folder.path.join("catalog.sqlite");
@@ -336,7 +355,8 @@ async fn open_catalog(
             let readers = std::thread::available_parallelism().map_or(4, |n| n.get().max(2) * 2);
             let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE, audit, events };
             let catalog = Arc::new(SqliteCatalog::open(options).map_err(|error| error.to_string())?);
-            Ok((catalog.clone(), are_kept.then_some(catalog as Arc<dyn EventCatalog>)))
+            let events = are_kept.then(|| catalog.clone() as Arc<dyn EventCatalog>);
+            Ok(Opened { catalog, events, timekeeper: None })
         }
         CatalogUrl::Postgres(url) => {
             let options = PostgresOptions {
@@ -348,9 +368,15 @@ async fn open_catalog(
                 migrate: config.catalog.migrate,
             };
             let catalog = PostgresCatalog::open(options).await.map_err(|error| error.to_string())?;
+            // Before anything is written, or judged to be over.
+            clock
+                .set(&catalog)
+                .await
+                .map_err(|error| format!("the database does not tell the time: {}", error.chain()))?;
             bind_store(&catalog, config, folder, storage).await?;
             let catalog = Arc::new(catalog);
-            Ok((catalog.clone(), are_kept.then_some(catalog as Arc<dyn EventCatalog>)))
+            let events = are_kept.then(|| catalog.clone() as Arc<dyn EventCatalog>);
+            Ok(Opened { catalog: catalog.clone(), events, timekeeper: Some(catalog) })
         }
     }
 }

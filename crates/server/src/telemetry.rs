@@ -62,6 +62,7 @@ pub(crate) fn start_metrics() -> Result<Metrics, String> {
     carrack_catalog::metrics::describe();
     carrack_storage::metrics::describe();
     carrack_service::metrics::describe();
+    crate::clock::describe();
     crate::discovery::describe();
     carrack_state::describe();
     carrack_events::metrics::describe();

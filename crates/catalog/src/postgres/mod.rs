@@ -158,6 +158,11 @@ impl PostgresCatalog {
         read!(self, "store", |c| store(c))
     }
 
+    /// The time by the server's clock, which is one for all nodes.
+    pub async fn now(&self) -> Result<Timestamp> {
+        once!(self, "now", |c| now(c))
+    }
+
     /// Binds the catalog to this store, unless it is to another already; to which it is.
     pub async fn bind_store(&self, id: [u8; 16]) -> Result<[u8; 16]> {
         self.write("bind_store", id, |id, turn| Box::pin(bind(turn.session, id))).await
@@ -221,6 +226,12 @@ impl AuditDatabase {
 /// From one snapshot, however long `visit` takes.
 async fn scan(session: &Session, bucket: &BucketName, prefix: &KeyPrefix, visit: Visit) -> Done<u64> {
     listing::scan(session, bucket, prefix, visit).await
+}
+
+async fn now(session: &Session) -> Done<Timestamp> {
+    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    let row = session.row(sql, &[]).await?.ok_or_else(|| Error::broken("the database tells no time"))?;
+    rows::time(&row, 0)
 }
 
 async fn store(session: &Session) -> Done<Option<[u8; 16]>> {

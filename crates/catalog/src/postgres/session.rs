@@ -23,6 +23,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(4);
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// How long a read waits for a session.
 const LEASE_MAX: Duration = Duration::from_secs(5);
+/// A session that left somebody without an answer for so long, who then went away, is not used again: it may be dead.
+const DOUBTFUL_AFTER: Duration = Duration::from_millis(400);
 
 /// What every session begins with. The server gives up before we do, so that it says why; and it ends the transaction of
 /// a node that stands still, which others may be waiting for.
@@ -181,7 +183,10 @@ impl Session {
     }
 
     async fn answer<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Done<T> {
-        let failed = match timeout(ANSWER_MAX, work).await {
+        let mut waiting = Waiting { session: self, since: Instant::now(), is_over: false };
+        let answered = timeout(ANSWER_MAX, work).await;
+        waiting.is_over = true;
+        let failed = match answered {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => Failed::Postgres(error),
             Err(_) => Failed::Silent,
@@ -244,6 +249,22 @@ impl Session {
         self.batch("COMMIT").await?;
         self.in_transaction.store(false, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+/// Somebody waits for an answer; dropped when they go away before it is there.
+struct Waiting<'s> {
+    session: &'s Session,
+    since: Instant,
+    is_over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // What asks whether we are ready waits for less than a session is given, and would be given the same one for ever.
+        if !self.is_over && self.since.elapsed() > DOUBTFUL_AFTER {
+            self.session.given_up.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -323,11 +344,13 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(session) = self.session.take()
-            && session.is_good()
-            && !session.in_transaction.load(Ordering::Relaxed)
-        {
-            self.pool.idle().push(session);
+        if let Some(session) = self.session.take() {
+            if !session.is_good() {
+                // The others are of the same server, and most likely as dead: not one request each is to find that out.
+                self.pool.idle().clear();
+            } else if !session.in_transaction.load(Ordering::Relaxed) {
+                self.pool.idle().push(session);
+            }
         }
         self.pool.used.fetch_sub(1, Ordering::Relaxed);
         self.pool.count();

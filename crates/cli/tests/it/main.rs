@@ -15,6 +15,7 @@ mod audit;
 mod cluster;
 mod contract;
 mod edge;
+mod faults;
 mod limits;
 mod operations;
 mod resumable;

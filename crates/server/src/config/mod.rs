@@ -5,6 +5,8 @@ mod limits;
 mod rooms;
 mod units;
 
+use crate::system::SystemClock;
+use carrack_domain::Clock;
 use carrack_domain::policy::AddressRange;
 use carrack_service::keys::{KeyRing, Secret};
 use carrack_storage::Durability;
@@ -17,6 +19,7 @@ use serde::de::{Error as _, Unexpected};
 use std::fmt;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::filter::targets::Targets;
@@ -452,7 +455,8 @@ fn wrong_about_nodes(config: &Config) -> Vec<String> {
             ));
         }
     }
-    if let Err(problem) = crate::events::sinks(&config.events) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    if let Err(problem) = crate::events::sinks(&config.events, &clock) {
         wrong.push(problem);
     }
     wrong

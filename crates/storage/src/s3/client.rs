@@ -9,7 +9,7 @@ use futures_util::{Stream, stream};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Response};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// How long a connection may take to be made.
@@ -18,8 +18,11 @@ const CONNECT: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(10);
 /// A body is sent at this many bytes per second at least.
 const SEND_RATE: u64 = 1 << 20;
-/// How long the completion of a multipart upload may take: S3 says up to minutes.
-pub(super) const COMPLETION: Duration = Duration::from_secs(300);
+/// How long the completion of a multipart upload may take until its answer begins. S3 works on it for up to minutes, but says
+/// so meanwhile; one that is still working when it is asked again has completed by then.
+pub(super) const COMPLETION: Duration = Duration::from_secs(30);
+/// How long the whole of an answer may take that is read at once.
+const TEXT: Duration = Duration::from_secs(300);
 /// What is passing is tried again after these.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1500)];
@@ -122,7 +125,8 @@ pub(super) struct Target {
 
 /// See the module's documentation.
 pub(super) struct Client {
-    http: reqwest::Client,
+    /// With its connections, and when it was made.
+    http: RwLock<(Instant, reqwest::Client)>,
     base: String,
     host: String,
     /// The path of the bucket, and what comes before every key.
@@ -139,13 +143,7 @@ impl Client {
         credentials: Credentials,
         clock: Arc<dyn Clock>,
     ) -> Result<Client, String> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .pool_idle_timeout(Duration::from_secs(20))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(|error| format!("cannot make a client for S3: {error}"))?;
+        let http = http().map_err(|error| format!("cannot make a client for S3: {error}"))?;
         let Target { endpoint, bucket, path_style, prefix } = target;
         let endpoint = endpoint.trim_end_matches('/');
         let (scheme, host) = endpoint
@@ -161,7 +159,7 @@ impl Client {
         let keys = format!("{bucket}/{prefix}");
         let bucket = if bucket.is_empty() { "/".to_owned() } else { bucket };
         Ok(Client {
-            http,
+            http: RwLock::new((Instant::now(), http)),
             base: format!("{scheme}://{host}"),
             host,
             bucket,
@@ -177,6 +175,19 @@ impl Client {
         &self.prefix
     }
 
+    /// Leaves all connections to whoever uses them now: something that was asked at `since` got no answer, and those that are
+    /// idle may be as dead, each of which would cost somebody as long a wait.
+    pub(super) fn renew(&self, since: Instant) {
+        let mut present = self.http.write().unwrap_or_else(PoisonError::into_inner);
+        if present.0 > since {
+            return;
+        }
+        match http() {
+            Ok(new) => *present = (Instant::now(), new),
+            Err(error) => tracing::warn!(%error, "no new client for S3 can be made: the present one stays"),
+        }
+    }
+
     /// Makes the request and waits until its answer begins, trying again what may pass.
     pub(super) async fn begin(&self, call: &Call) -> Result<Response, Fault> {
         let mut pauses = PAUSES.iter();
@@ -186,6 +197,9 @@ impl Client {
                 Ok(tried) => tried,
                 Err(_) => Err(Fault::Silent),
             };
+            if let Err(Fault::Silent) = tried {
+                self.renew(began);
+            }
             ::metrics::histogram!(crate::metrics::OPERATION_DURATION, "op" => call.op)
                 .record(began.elapsed().as_secs_f64());
             let fault = match tried {
@@ -202,11 +216,14 @@ impl Client {
 
     /// Makes the request and reads its answer.
     pub(super) async fn call(&self, call: &Call) -> Result<Answer, Fault> {
+        let began = Instant::now();
         let response = self.begin(call).await?;
-        match tokio::time::timeout(call.patience, answer(response)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Fault::Silent),
+        let answer = tokio::time::timeout(TEXT, answer(response, call.patience)).await;
+        let answer = answer.unwrap_or(Err(Fault::Silent));
+        if let Err(Fault::Silent) = answer {
+            self.renew(began);
         }
+        answer
     }
 
     /// Makes the request, and reads what S3 says in its answer; an error inside a 200 is tried again like any other.
@@ -245,7 +262,8 @@ impl Client {
         let authorization = self.credentials.authorization(&request, &stamp);
         let query = sign::query(&call.query);
         let url = format!("{}{path}{}{query}", self.base, if query.is_empty() { "" } else { "?" });
-        let mut sent = self.http.request(call.method.clone(), url).header("authorization", authorization);
+        let http = self.http.read().unwrap_or_else(PoisonError::into_inner).1.clone();
+        let mut sent = http.request(call.method.clone(), url).header("authorization", authorization);
         for (name, value) in &headers {
             sent = sent.header(*name, value);
         }
@@ -260,15 +278,28 @@ impl Client {
         if status < 300 {
             return Ok(response);
         }
-        let text = answer(response).await?.text;
+        let text = answer(response, call.patience).await?.text;
         Err(xml::refused(status, &text))
     }
 }
 
-async fn answer(mut response: Response) -> Result<Answer, Fault> {
+/// A client without any connection yet.
+fn http() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT)
+        .pool_idle_timeout(Duration::from_secs(20))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+}
+
+/// Nothing may come of the answer for as long as `idle`.
+async fn answer(mut response: Response, idle: Duration) -> Result<Answer, Fault> {
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| unsent(&error))? {
+    loop {
+        let chunk = tokio::time::timeout(idle, response.chunk()).await.map_err(|_| Fault::Silent)?;
+        let Some(chunk) = chunk.map_err(|error| unsent(&error))? else { break };
         if bytes.len() + chunk.len() > TEXT_BYTES_MAX {
             return Err(Fault::Broken("an answer without an end".to_owned()));
         }

@@ -103,6 +103,9 @@ impl Fault {
 /// The domain's word for a failure of the operation `op`.
 pub(super) fn error(op: &'static str, fault: Fault) -> Error {
     ::metrics::counter!(crate::metrics::ERRORS, "op" => op, "kind" => fault.kind()).increment(1);
+    if let Some(remedy) = fault.remedy() {
+        tracing::error!(op, %fault, remedy, "S3 refuses to work");
+    }
     if fault.is_full() {
         return Error::new(
             Code::StorageFull,
@@ -110,9 +113,7 @@ pub(super) fn error(op: &'static str, fault: Fault) -> Error {
         )
         .with_source(fault);
     }
-    if let Some(remedy) = fault.remedy() {
-        tracing::error!(op, %fault, remedy, "S3 refuses to work");
-    } else if !fault.is_passing() && !matches!(fault, Fault::Silent) {
+    if fault.remedy().is_none() && !fault.is_passing() && !matches!(fault, Fault::Silent) {
         tracing::error!(op, %fault, "S3 does not do what it should");
         return Error::internal(op, fault);
     }

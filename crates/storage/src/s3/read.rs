@@ -19,7 +19,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::{Method, Response};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -279,6 +279,11 @@ impl Fetch {
             }
             if let Fault::Lie(what) = fault {
                 return Err(lost(format!("blob {blob}: {what}")));
+            }
+            if let Fault::Silent = fault
+                && let Some(since) = Instant::now().checked_sub(IDLE)
+            {
+                inner.client.renew(since);
             }
             self.tries += 1;
             let passing = fault.is_passing() || matches!(fault, Fault::Silent);

@@ -155,13 +155,13 @@ impl Agent {
     }
 }
 
-struct Consul {
+pub(crate) struct Consul {
     port: u16,
     agent: Arc<Mutex<Agent>>,
 }
 
 impl Consul {
-    fn start() -> Consul {
+    pub(crate) fn start() -> Consul {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let agent = Arc::new(Mutex::new(Agent::default()));
@@ -180,10 +180,23 @@ impl Consul {
     }
 
     fn setup(&self) -> Setup {
+        self.setup_by(self.port).set("CARRACK_CLUSTER__NODE_ID", "one")
+    }
+
+    /// A node that reaches the agent by this port.
+    pub(crate) fn setup_by(&self, port: u16) -> Setup {
         Setup::new()
-            .set("CARRACK_DISCOVERY__CONSUL_URL", &format!("http://127.0.0.1:{}", self.port))
+            .set("CARRACK_DISCOVERY__CONSUL_URL", &format!("http://127.0.0.1:{port}"))
             .set("CARRACK_DISCOVERY__TOKEN", TOKEN)
-            .set("CARRACK_CLUSTER__NODE_ID", "one")
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How often a node has said that it lives.
+    pub(crate) fn beats(&self, node: &str) -> u32 {
+        self.agent().beats.get(&format!("carrack-{node}:alive")).map_or(0, |beat| beat.0)
     }
 }
 

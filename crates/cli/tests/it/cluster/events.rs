@@ -4,7 +4,9 @@ use crate::contract::answers::{eventually, json};
 use crate::server::{Server, Setup};
 use carrack_engines::RabbitMq;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use serde_json::Value;
@@ -21,7 +23,8 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// What an endpoint was told.
 #[derive(Clone)]
-struct Told {
+pub(crate) struct Told {
+    pub(crate) path: String,
     head: Vec<(String, String)>,
     body: Vec<u8>,
 }
@@ -31,20 +34,20 @@ impl Told {
         self.head.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value)
     }
 
-    fn event(&self) -> Value {
+    pub(crate) fn event(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
 /// An endpoint that answers as it is told to.
-struct Endpoint {
+pub(crate) struct Endpoint {
     port: u16,
     status: Arc<AtomicU16>,
     told: Arc<Mutex<Vec<Told>>>,
 }
 
 impl Endpoint {
-    fn start(status: u16) -> Endpoint {
+    pub(crate) fn start(status: u16) -> Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (status, told) = (Arc::new(AtomicU16::new(status)), Arc::new(Mutex::new(Vec::new())));
@@ -58,12 +61,21 @@ impl Endpoint {
         Endpoint { port, status, told }
     }
 
-    fn told(&self) -> Vec<Told> {
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn told(&self) -> Vec<Told> {
         self.told.lock().unwrap().clone()
     }
 
     fn hook(&self, types: &str) -> String {
         format!("{{url=\"http://127.0.0.1:{}/hook\", secret=\"{SECRET}\", types=[{types}]}}", self.port)
+    }
+
+    /// The setting of one that is told of every type, at a path, by another port.
+    pub(crate) fn hook_by(&self, port: u16, path: &str) -> String {
+        format!("{{url=\"http://127.0.0.1:{port}/{path}\", secret=\"{SECRET}\", types=[]}}")
     }
 }
 
@@ -73,6 +85,7 @@ fn serve(stream: TcpStream, status: &AtomicU16, told: &Mutex<Vec<Told>>) -> Opti
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        let path = line.split(' ').nth(1)?.to_owned();
         let mut head = Vec::new();
         loop {
             let mut line = String::new();
@@ -84,13 +97,13 @@ fn serve(stream: TcpStream, status: &AtomicU16, told: &Mutex<Vec<Told>>) -> Opti
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
         let status = status.load(Ordering::Relaxed);
-        told.lock().unwrap().push(Told { head, body });
+        told.lock().unwrap().push(Told { path, head, body });
         let location = if status / 100 == 3 { "location: http://127.0.0.1:1/\r\n" } else { "" };
         write!(writer, "HTTP/1.1 {status} Ok\r\n{location}content-length: 0\r\n\r\n").ok()?;
     }
 }
 
-fn hooks(setup: Setup, hooks: &[String]) -> Setup {
+pub(crate) fn hooks(setup: Setup, hooks: &[String]) -> Setup {
     let setup = setup.set("CARRACK_EVENTS__WEBHOOKS", &format!("[{}]", hooks.join(", ")));
     setup.set("CARRACK_EVENTS__ALLOW_ADDRESSES", "[\"127.0.0.0/8\"]")
 }
@@ -240,25 +253,37 @@ async fn webhooks_lead_nowhere_near_us() {
 }
 
 /// A queue at the broker.
-struct Queue {
+pub(crate) struct Queue {
     _connection: Connection,
     consumer: lapin::Consumer,
 }
 
 impl Queue {
+    /// Makes the exchange as well, as whoever comes before the first event does.
+    pub(crate) async fn declare(broker: &RabbitMq, exchange: &str) -> Queue {
+        let connection = Connection::connect(&broker.url(), ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        let (kind, table) = (lapin::ExchangeKind::Topic, FieldTable::default());
+        channel.exchange_declare(exchange.into(), kind, durable, table).await.unwrap();
+        Queue::open(broker, exchange, "#").await
+    }
+
     async fn open(broker: &RabbitMq, exchange: &str, key: &str) -> Queue {
         let connection = Connection::connect(&broker.url(), ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        channel.queue_declare("q".into(), durable, FieldTable::default()).await.unwrap();
+        let name = format!("{exchange}.q");
+        channel.queue_declare(name.as_str().into(), durable, FieldTable::default()).await.unwrap();
         let (options, table) = (QueueBindOptions::default(), FieldTable::default());
-        channel.queue_bind("q".into(), exchange.into(), key.into(), options, table).await.unwrap();
+        channel.queue_bind(name.as_str().into(), exchange.into(), key.into(), options, table).await.unwrap();
         let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consumer = channel.basic_consume("q".into(), "test".into(), options, table).await.unwrap();
+        let consumer =
+            channel.basic_consume(name.as_str().into(), "test".into(), options, table).await.unwrap();
         Queue { _connection: connection, consumer }
     }
 
-    async fn next(&mut self) -> Delivery {
+    pub(crate) async fn next(&mut self) -> Delivery {
         let next = futures_util::StreamExt::next(&mut self.consumer);
         let delivery = tokio::time::timeout(SOON, next).await.unwrap().unwrap().unwrap();
         delivery.ack(BasicAckOptions::default()).await.unwrap();
@@ -271,7 +296,7 @@ async fn exchange_is_there(broker: &RabbitMq, exchange: &str) {
     loop {
         let connection = Connection::connect(&broker.url(), ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
-        let passive = lapin::options::ExchangeDeclareOptions { passive: true, ..Default::default() };
+        let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
         let kind = lapin::ExchangeKind::Topic;
         if channel.exchange_declare(exchange.into(), kind, passive, FieldTable::default()).await.is_ok() {
             return;

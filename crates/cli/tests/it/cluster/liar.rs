@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(super) struct Lies {
     /// Completions of multipart uploads are answered 200, with an error inside, and not passed on.
     pub(super) errors_inside_a_200: AtomicUsize,
+    /// So are parts of them.
+    pub(super) errors_for_parts: AtomicUsize,
     /// Another checksum is told of what was stored.
     pub(super) checksums: AtomicUsize,
     /// The connection is cut after 100,000 bytes of an answer.
@@ -75,7 +77,9 @@ fn requests(mut near: TcpStream, mut far: TcpStream, lies: &Lies) {
         let length =
             head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
         let completes = head.starts_with("post ") && head.contains("?uploadid=");
-        let lie = completes && is_due(&lies.errors_inside_a_200);
+        let is_part = head.starts_with("put ") && head.contains("partnumber=");
+        let lie =
+            (completes && is_due(&lies.errors_inside_a_200)) || (is_part && is_due(&lies.errors_for_parts));
         let mut left = end + 4 + length;
         while left > 0 {
             if waiting.is_empty() {

@@ -1,10 +1,10 @@
 //! What several nodes lean on: the real binary with real engines, also when those fail.
 
-mod consul;
-mod events;
+pub(crate) mod consul;
+pub(crate) mod events;
 mod liar;
 mod postgres;
 mod proxies;
-mod s3;
+pub(crate) mod s3;
 mod state;
 mod whole;

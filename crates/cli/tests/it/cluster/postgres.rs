@@ -1,6 +1,7 @@
 //! A catalog in PostgreSQL: everything works, on one node and on two, and a database that goes and comes costs answers of
 //! 503 and nothing else.
 
+use crate::access::{Caller, make_token};
 use crate::contract::answers::json;
 use crate::server::{Server, Setup, TOKEN, content, without_variables};
 use crate::tus;
@@ -207,6 +208,43 @@ async fn two_nodes_are_one() {
         node.stop();
     }
     verify(&ground);
+}
+
+/// Nobody can tell the other node: what it has kept holds for no longer than two seconds.
+#[tokio::test]
+async fn without_redis_what_one_node_takes_away_the_other_refuses_soon() {
+    const SOON: Duration = Duration::from_secs(2);
+    let ground = Ground::new();
+    let nodes = [ground.shared().start(), ground.shared().start()];
+    store(&nodes[0], "f", b"bytes").await;
+    let rules = |action: &str| value!([{"effect": "allow", "actions": [action], "to": ["role:user"]}]);
+    let (allow, refuse) = (rules("read"), rules("list"));
+    let put = async |node: &Server, rules: &Value| {
+        let settings = value!({"policy": {"rules": rules}});
+        let answer = node.put("/v1/buckets/default").json(&settings).send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+    };
+    for (one, two) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
+        let (token, id) = make_token(one, value!({"subject": "ann", "role": "user"})).await;
+        let ann = Caller::with(two, &token);
+        let turned = async |status: u16| {
+            let begun = Instant::now();
+            // Asked for all the time, so that whatever is kept is kept warm.
+            while ann.get("/v1/files/default/f").await.status() != status {
+                assert!(begun.elapsed() < SOON, "not {status} within {SOON:?}");
+            }
+        };
+        for _ in 0..2 {
+            put(one, &allow).await;
+            turned(200).await;
+            put(one, &refuse).await;
+            turned(403).await;
+        }
+        put(one, &allow).await;
+        turned(200).await;
+        assert_eq!(one.delete(&format!("/v1/tokens/{id}")).send().await.unwrap().status(), 204);
+        turned(401).await;
+    }
 }
 
 /// A node that is killed leaves its job and its upload to the other, which waits no longer than for the lease.

@@ -22,7 +22,7 @@ fn setup(garage: &Garage) -> Setup {
     setup_at(garage, &garage.endpoint(0))
 }
 
-fn setup_at(garage: &Garage, endpoint: &str) -> Setup {
+pub(crate) fn setup_at(garage: &Garage, endpoint: &str) -> Setup {
     Setup::new()
         .set("CARRACK_STORAGE__KIND", "s3")
         .set("CARRACK_STORAGE__S3__ENDPOINT", endpoint)
@@ -54,7 +54,7 @@ async fn fetch(server: &Server, name: &str) -> Vec<u8> {
     ok(answer).await.bytes().await.unwrap().to_vec()
 }
 
-async fn begin_parts(server: &Server, name: &str, size: usize, part_size: usize) -> Value {
+pub(crate) async fn begin_parts(server: &Server, name: &str, size: usize, part_size: usize) -> Value {
     let wish = json!({"bucket": "default", "key": name, "size": size, "part_size": part_size});
     ok(server.post("/v1/uploads").json(&wish).send().await.unwrap()).await.json().await.unwrap()
 }
@@ -63,13 +63,13 @@ fn upload_path(upload: &Value) -> String {
     format!("/v1/uploads/{}", upload["upload_id"].as_str().unwrap())
 }
 
-async fn part(server: &Server, upload: &Value, whole: &[u8], number: usize) -> Response {
+pub(crate) async fn part(server: &Server, upload: &Value, whole: &[u8], number: usize) -> Response {
     let size = upload["part_size"].as_u64().unwrap() as usize;
     let piece = whole[(number - 1) * size..whole.len().min(number * size)].to_vec();
     server.put(&format!("{}/parts/{number}", upload_path(upload))).body(piece).send().await.unwrap()
 }
 
-async fn complete(server: &Server, upload: &Value, wish: &Value) -> Response {
+pub(crate) async fn complete(server: &Server, upload: &Value, wish: &Value) -> Response {
     server.post(&format!("{}/complete", upload_path(upload))).json(wish).send().await.unwrap()
 }
 
@@ -330,11 +330,19 @@ async fn what_s3_says_is_not_believed_where_it_can_be_known() {
     liar.lies.checksums.store(1, Ordering::SeqCst);
     let lied = part(&server, &upload, &whole, 1).await;
     assert_eq!(lied.status(), 500, "nothing is acknowledged that S3 may have wrong");
+    liar.lies.errors_for_parts.store(1, Ordering::SeqCst);
+    assert_eq!(part(&server, &upload, &whole, 1).await.status(), 503, "an error inside a 200 is one");
     for number in [1, 2, 3] {
         ok(part(&server, &upload, &whole, number).await).await;
     }
     liar.lies.errors_inside_a_200.store(100, Ordering::SeqCst);
     assert_eq!(complete(&server, &upload, &json!({})).await.status(), 503);
+    liar.lies.errors_inside_a_200.store(0, Ordering::SeqCst);
+    liar.lies.checksums.store(100, Ordering::SeqCst);
+    let lied = complete(&server, &upload, &json!({})).await;
+    assert_eq!(lied.status(), 500, "nor is a file made of which S3 tells another checksum");
+    assert_eq!(server.head("/v1/files/default/f").send().await.unwrap().status(), 404);
+    liar.lies.checksums.store(0, Ordering::SeqCst);
     liar.lies.errors_inside_a_200.store(1, Ordering::SeqCst);
     ok(complete(&server, &upload, &json!({})).await).await;
     liar.lies.cuts.store(5, Ordering::SeqCst);
