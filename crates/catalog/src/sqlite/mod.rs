@@ -9,6 +9,7 @@ mod archives;
 mod audit;
 mod blobs;
 mod buckets;
+mod copies;
 mod encodings;
 mod error;
 mod events;
