@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         Command::Config(args) => serve::print_config(args),
         Command::Migrate(args) => serve::migrate(args),
         Command::Audit(command) => audit::run(command),
-        Command::Copy(args) => copy::run(args),
+        Command::Copy(args) => copy::run(args, usize::from(connection.parallel)),
         Command::Cluster(args) => cluster::run(args),
         Command::Put(args) => client(&connection, async |session| put::run(session, args).await),
         Command::Get(args) => client(&connection, async |session| get::run(session, args).await),

@@ -2,7 +2,6 @@
 
 use carrack_server::CopyOptions;
 use clap::Args;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,9 +18,6 @@ pub(crate) struct CopyArgs {
     /// Only say what there is to be copied, and what stands in the way.
     #[arg(long)]
     dry_run: bool,
-    /// Contents that are copied at the same time.
-    #[arg(long, value_name = "N", default_value = "4")]
-    parallel: NonZeroUsize,
     /// Leave uploads that are not complete behind, instead of refusing while there are any.
     #[arg(long)]
     leave_uploads: bool,
@@ -30,12 +26,13 @@ pub(crate) struct CopyArgs {
     preliminary: bool,
 }
 
-pub(crate) fn run(args: CopyArgs) -> ExitCode {
+/// Copies as many contents at the same time as clients send parts: `--parallel`.
+pub(crate) fn run(args: CopyArgs, at_once: usize) -> ExitCode {
     carrack_server::copy(&CopyOptions {
         from: args.from,
         to: args.to,
         dry_run: args.dry_run,
-        at_once: args.parallel.get(),
+        at_once,
         leave_uploads: args.leave_uploads,
         preliminary: args.preliminary,
     })
