@@ -53,6 +53,7 @@ pub(crate) async fn run(options: &CopyOptions) -> Result<bool, String> {
     let left = uploads(&from.side, &totals, options).await?;
     telemetry::note(&format!("to be copied: {}", shown::totals(&totals)));
     if options.dry_run {
+        left.iter().for_each(|left| telemetry::note(left));
         telemetry::note("nothing was done, and the target was not looked at: this was a dry run");
         return close(&from).await.map(|()| true);
     }

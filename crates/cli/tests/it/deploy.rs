@@ -1,11 +1,12 @@
 //! What is in `deploy/` for Kubernetes and Docker, held against the real binary: it starts with exactly those settings, with
 //! nothing changed but where the engines are and their passwords, and answers what the probes ask.
 
-use crate::server::{Server, Setup, content, tool};
-use carrack_engines::{Garage, Nginx, Postgres, RabbitMq, Redis, free_port};
+use crate::server::{Server, Setup, TOKEN, content, tool};
+use carrack_engines::{Engine, Nginx, Postgres, RabbitMq, Redis, Spec, free_port, program};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::ffi::OsString;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -47,17 +48,19 @@ fn texts(value: &Value) -> BTreeMap<String, String> {
     value.as_object().unwrap().iter().map(|(name, value)| (name.clone(), string(value))).collect()
 }
 
-/// All that a node leans on.
+/// All that a node leans on; the S3 server as the Compose file has it, with the secrets of [`secrets`].
 struct Engines {
     postgres: Postgres,
     redis: Redis,
     rabbit: RabbitMq,
-    garage: Garage,
+    s3_port: u16,
+    _garage: Engine,
     _folder: TempDir,
 }
 
 impl Engines {
-    fn start() -> Engines {
+    /// With an empty database of this name.
+    fn start(database: &str) -> Engines {
         let folder = TempDir::new().unwrap();
         // Whoever the engines run as must find their way.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -67,43 +70,81 @@ impl Engines {
             std::fs::create_dir(&path).unwrap();
             path
         };
-        Engines {
-            postgres: Postgres::start(&make("postgres")).unwrap(),
-            redis: Redis::start(&make("redis"), None).unwrap(),
-            rabbit: RabbitMq::start(&make("rabbitmq")).unwrap(),
-            garage: Garage::start(&make("garage")).unwrap(),
-            _folder: folder,
-        }
+        let postgres = Postgres::start(&make("postgres")).unwrap();
+        postgres.database(database).unwrap();
+        let redis = Redis::start(&make("redis"), None).unwrap();
+        let rabbit = RabbitMq::start(&make("rabbitmq")).unwrap();
+        let (s3_port, garage) = garage(&make("garage"));
+        Engines { postgres, redis, rabbit, s3_port, _garage: garage, _folder: folder }
     }
 
     /// Puts in where they are; each of these has to be among the variables, or in the settings file.
-    fn place(
-        &self,
-        database: &str,
-        variables: &mut BTreeMap<String, String>,
-        mut settings: Option<&mut String>,
-    ) {
-        let garage = &self.garage;
+    fn place(&self, database: &str, variables: &mut BTreeMap<String, String>, settings: Option<&mut String>) {
         for (name, value) in [
-            ("CARRACK_CATALOG__URL", self.postgres.database(database).unwrap()),
+            ("CARRACK_CATALOG__URL", self.postgres.url(database)),
             ("CARRACK_STATE__URL", self.redis.url()),
             ("CARRACK_EVENTS__AMQP_URL", self.rabbit.url()),
-            ("CARRACK_STORAGE__S3__ENDPOINT", garage.endpoint(0)),
-            ("CARRACK_STORAGE__S3__ACCESS_KEY_ID", garage.access_key_id().to_owned()),
-            ("CARRACK_STORAGE__S3__SECRET_ACCESS_KEY", garage.secret_access_key().to_owned()),
         ] {
-            let found = variables.get_mut(name).map(|found| *found = value.clone()).is_some();
-            let line = "endpoint = \"http://garage:3900\"";
-            let in_file =
-                settings.as_deref_mut().filter(|text| name.ends_with("ENDPOINT") && text.contains(line));
-            match in_file {
-                Some(text) => *text = text.replace(line, &format!("endpoint = {value:?}")),
-                None => assert!(found, "{name} is set nowhere"),
-            }
+            let found = variables.get_mut(name).unwrap_or_else(|| panic!("{name} is set nowhere"));
+            *found = value;
         }
-        // What it is called there is what it is called here, else the settings name it.
-        assert_eq!((garage.bucket(), garage.region()), ("carrack", "garage"));
+        let (there, here) = ("http://garage:3900", format!("http://127.0.0.1:{}", self.s3_port));
+        let text = settings.unwrap_or_else(|| variables.get_mut("CARRACK_STORAGE__S3__ENDPOINT").unwrap());
+        assert!(text.contains(there), "{text}");
+        *text = text.replace(there, &here);
     }
+}
+
+/// Garage by the command, the variables and the file of the Compose file; its port.
+fn garage(folder: &Path) -> (u16, Engine) {
+    let service = &only("compose/compose.yaml")["services"]["garage"];
+    let words: Vec<String> = service["command"].as_array().unwrap().iter().map(string).collect();
+    assert_eq!(words[0], "/garage");
+    let (s3, rpc) = (free_port().unwrap(), free_port().unwrap());
+    let mut config = text("compose/garage.toml");
+    for (from, to) in [
+        ("/var/lib/garage", folder.display().to_string()),
+        ("[::]:3900", format!("127.0.0.1:{s3}")),
+        ("[::]:3901", format!("127.0.0.1:{rpc}")),
+    ] {
+        assert!(config.contains(from), "{from}");
+        config = config.replace(from, &to);
+    }
+    std::fs::write(folder.join("garage.toml"), config).unwrap();
+    let program = program("garage", &["/usr/local/bin"], "cargo install garage --locked").unwrap();
+    let mut command = vec![program.into_os_string(), "-c".into(), "garage.toml".into()];
+    command.extend(words[1..].iter().map(OsString::from));
+    let variables = texts(&service["environment"]);
+    let variables =
+        variables.into_iter().map(|(name, value)| (name.into(), filled_in(&value, &secrets()).into()));
+    let engine = Engine::start(Spec {
+        name: "garage",
+        command,
+        variables: variables.collect(),
+        folder: folder.to_owned(),
+        ready: Box::new(move || {
+            TcpStream::connect(("127.0.0.1", s3)).map(drop).map_err(|error| error.to_string())
+        }),
+        patience: Duration::from_secs(30),
+    });
+    (s3, engine.unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// The variables of `example.env`, filled in as it says.
+fn secrets() -> BTreeMap<String, String> {
+    let example = text("compose/example.env");
+    let lines = example.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let hex = "0123456789abcdef".repeat(4);
+    let fill = |line: &str| {
+        let name = line.strip_suffix('=').unwrap_or_else(|| panic!("{line} has a value"));
+        let value = match name {
+            "CARRACK_ROOT_TOKEN" => TOKEN.to_owned(),
+            "GARAGE_ACCESS_KEY_ID" => format!("GK{}", &hex[..24]),
+            _ => hex.clone(),
+        };
+        (name.to_owned(), value)
+    };
+    lines.map(fill).collect()
 }
 
 async fn assert_serves(server: &Server, probes: &[String]) {
@@ -173,8 +214,14 @@ async fn a_pod_of_kubernetes_starts_with_its_settings() {
     assert!(mounts.iter().any(|mount| mount["mountPath"] == "/etc/carrack"));
     assert!(mounts.iter().any(|mount| mount["mountPath"] == line_of(&settings, "data")));
 
-    let engines = Engines::start();
-    engines.place("kubernetes", &mut variables, Some(&mut settings));
+    let engines = Engines::start("carrack");
+    engines.place("carrack", &mut variables, Some(&mut settings));
+    for (name, secret) in [
+        ("CARRACK_STORAGE__S3__ACCESS_KEY_ID", "GARAGE_ACCESS_KEY_ID"),
+        ("CARRACK_STORAGE__S3__SECRET_ACCESS_KEY", "GARAGE_SECRET_ACCESS_KEY"),
+    ] {
+        assert!(variables.insert(name.to_owned(), secrets()[secret].clone()).is_some(), "{name}");
+    }
     std::fs::write(&file, &settings).unwrap();
     let server = start(Setup::new(), &variables);
     let probes = ["startupProbe", "livenessProbe", "readinessProbe"];
@@ -269,11 +316,7 @@ fn is_healthy(address: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_of_compose_start_with_their_settings_behind_its_nginx() {
     let compose = only("compose/compose.yaml");
-    let secrets: BTreeMap<String, String> = text("compose/example.env")
-        .lines()
-        .filter(|line| !line.starts_with('#') && !line.is_empty())
-        .map(|line| (line.trim_end_matches('=').to_owned(), "0123456789abcdef0123456789abcdef".to_owned()))
-        .collect();
+    let secrets = secrets();
     let services = compose["services"].as_object().unwrap();
     for (name, service) in services {
         // Every variable that is named has to be one of the example's.
@@ -282,26 +325,14 @@ async fn nodes_of_compose_start_with_their_settings_behind_its_nginx() {
             assert!(services.contains_key(needed), "{name} needs {needed}");
         }
     }
-    let engines = Engines::start();
+    let engines = Engines::start("carrack");
     let mut nodes = Vec::new();
-    let database = "compose";
-    let mut placed: Option<String> = None;
     for name in ["node-1", "node-2"] {
         let mut variables = texts(&services[name]["environment"]);
         for value in variables.values_mut() {
             *value = filled_in(value, &secrets);
         }
-        match &placed {
-            None => {
-                engines.place(database, &mut variables, None);
-                placed = variables.get("CARRACK_CATALOG__URL").cloned();
-            }
-            Some(url) => {
-                let url = url.clone();
-                engines.place("unused", &mut variables, None);
-                variables.insert("CARRACK_CATALOG__URL".to_owned(), url);
-            }
-        }
+        engines.place("carrack", &mut variables, None);
         nodes.push(start(Setup::new(), &variables));
     }
     assert_serves(&nodes[0], &["/livez".to_owned(), "/readyz".to_owned()]).await;
@@ -322,9 +353,7 @@ async fn nodes_of_compose_start_with_their_settings_behind_its_nginx() {
     let _nginx = Nginx::start(folder.path(), listen, &config).unwrap_or_else(|error| panic!("{error}"));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     for _ in 0..4 {
-        let got = client
-            .get(format!("http://127.0.0.1:{port}/v1/files/default/f"))
-            .bearer_auth(crate::server::TOKEN);
+        let got = client.get(format!("http://127.0.0.1:{port}/v1/files/default/f")).bearer_auth(TOKEN);
         assert!(got.send().await.unwrap().bytes().await.unwrap() == content(300_000, 1));
     }
     let address = nodes[0].address().to_owned();
