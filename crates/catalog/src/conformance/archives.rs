@@ -325,6 +325,6 @@ pub(super) async fn every_kind(catalog: &dyn Catalog) {
     let pack = NewPack { id: blob_id(500), size: 1000, encodings };
     catalog.put_pack(&claim, &pack, later(1)).await.unwrap();
     catalog.complete_archive(&claim, &content(), (blob_id(501), 1)).await.unwrap();
-    let many: Vec<BlobId> = (0..3000).map(blob_id).collect();
+    let many: Vec<BlobId> = (3000..6000).map(blob_id).collect();
     make(catalog, 2, JobState::Waiting, &many).await;
 }

@@ -17,6 +17,12 @@ pub(super) fn keys(from: &Config, to: &Config) -> Result<Vec<Secret>, String> {
         if there.iter().any(|other| other.kid == key.kid && other.secret == key.secret) {
             continue;
         }
+        if config::signing_keys(&to.auth).is_none() {
+            return Err(format!(
+                "--to: the data folder {} has signing keys of its own, since it was served before: name an empty folder",
+                to.data.display()
+            ));
+        }
         let source = match config::signing_keys(&from.auth) {
             Some(_) => "auth.keys of the source".to_owned(),
             None => format!("{}", from.data.join(data::SIGNING_KEYS).display()),

@@ -8,17 +8,17 @@
 //! *Damage* at the source is told of, what depends on it is left out, and everything else goes over; the target then stays
 //! unfinished.
 
+mod rows;
 mod runs;
 mod walk;
 
 use carrack_catalog::copies::{
     CopyCatalog, CopyState, OPEN_UPLOADS, Range, Row, Runs, TABLES, Table, Totals, Value,
 };
-use carrack_domain::file::{Blob, Pieces};
 use carrack_domain::id::hex;
-use carrack_domain::{BlobId, Clock, Code, Error, Result};
+use carrack_domain::{Clock, Code, Error, Result};
 use carrack_storage::Storage;
-use runs::{Damage, Sent};
+use runs::Sent;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -247,7 +247,7 @@ impl Copier {
                 ready_bytes += row.iter().map(Value::size).sum::<usize>();
                 let (from, to, progress) = (self.from.clone(), self.to.clone(), self.progress.clone());
                 under_way.spawn(async move {
-                    let sent = send(&from, &to, table, &row, &progress).await;
+                    let sent = rows::send(&from, &to, table, &row, &progress).await;
                     (row, sent)
                 });
                 if ready.len() >= READY_ROWS || ready_bytes > READY_BYTES {
@@ -332,78 +332,4 @@ pub async fn open_uploads(side: &Side, limit: usize) -> Result<Vec<OpenUpload>> 
 
 fn shown(id: &Value) -> String {
     id.bytes().map(hex).unwrap_or_default()
-}
-
-fn id(value: &Value) -> Result<BlobId> {
-    let bytes = value.bytes().and_then(|bytes| bytes.try_into().ok());
-    bytes.map(BlobId::from_bytes).ok_or_else(|| unreadable("an id"))
-}
-
-fn unreadable(what: &str) -> Error {
-    Error::broken(format!("the source holds {what} that cannot be read"))
-}
-
-/// Sees to it that the bytes of a row are at the target.
-async fn send(from: &Side, to: &Side, table: &Table, row: &Row, progress: &Progress) -> Result<Sent> {
-    match table.runs {
-        Runs::None => Ok(Sent::Whole),
-        Runs::One(name, size) => match (&row[name], row[size].number().unwrap_or(0)) {
-            (Value::Null, _) | (_, 0) => Ok(Sent::Whole),
-            (name, size) => runs::send_alone(from, to, (id(name)?, size), progress).await,
-        },
-        Runs::Blob => send_blob(from, to, table, row, progress).await,
-    }
-}
-
-async fn send_blob(from: &Side, to: &Side, table: &Table, row: &Row, progress: &Progress) -> Result<Sent> {
-    let value = |name: &str| table.column(name).and_then(|at| row.get(at)).unwrap_or(&Value::Null);
-    let (blob, pieces) = (blob(table, row)?, value("pieces"));
-    let sent = match (value("content"), pieces) {
-        (Value::Bytes(content), _) => runs::check_content(&blob, content),
-        // Nothing points at it, and nothing will: its bytes may be gone already.
-        (_, _) if value("file_count") == &Value::Int(0) && !from.catalog.is_held(&blob.id).await? => {
-            return Ok(Sent::Whole);
-        }
-        (_, _) => return runs::send_blob(from, to, &blob, progress).await,
-    };
-    if sent == Sent::Whole {
-        add(&progress.sent_bytes, blob.size);
-        add(&progress.sent, 1);
-    }
-    Ok(sent)
-}
-
-/// The facts of a blob, from its row.
-fn blob(table: &Table, row: &Row) -> Result<Blob> {
-    let value = |name: &str| table.column(name).and_then(|at| row.get(at)).unwrap_or(&Value::Null);
-    let hash = |name: &str| value(name).bytes().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    let size = value("size").number().ok_or_else(|| unreadable("a size"))?;
-    let crc32 = value("crc32").number().and_then(|crc32| u32::try_from(crc32).ok());
-    let digest = carrack_domain::digest::ContentDigest {
-        crc32: crc32.ok_or_else(|| unreadable("a CRC-32"))?,
-        blake3: hash("blake3").ok_or_else(|| unreadable("a BLAKE3"))?,
-        sha256: hash("sha256"),
-    };
-    let pieces = value("pieces").bytes().map(|bytes| pieces_of(bytes, hash("whole_blake3")));
-    let pieces = pieces.transpose()?.map(Arc::new);
-    if pieces.as_ref().is_some_and(|pieces| pieces.size() != size) {
-        return Err(unreadable("pieces"));
-    }
-    Ok(Blob { id: id(&row[0])?, size, digest, pieces })
-}
-
-fn pieces_of(bytes: &[u8], blake3: Option<[u8; 32]>) -> Result<Pieces> {
-    let (lines, rest) = bytes.as_chunks::<24>();
-    let run = |line: &[u8; 24]| {
-        let (id, size) = line.split_first_chunk::<16>()?;
-        Some((BlobId::from_bytes(*id), u64::from_le_bytes(*size.first_chunk()?)))
-    };
-    let runs = lines.iter().map(run).collect::<Option<Vec<_>>>().filter(|_| rest.is_empty());
-    Ok(Pieces::new(runs.ok_or_else(|| unreadable("pieces"))?, blake3))
-}
-
-impl From<Damage> for Sent {
-    fn from(Damage(why): Damage) -> Sent {
-        Sent::Damaged(why)
-    }
 }

@@ -26,7 +26,13 @@ pub(super) enum Sent {
 
 /// Why bytes at the source are no good.
 #[derive(Debug)]
-pub(super) struct Damage(pub(super) String);
+pub(super) struct Damage(String);
+
+impl From<Damage> for Sent {
+    fn from(Damage(why): Damage) -> Sent {
+        Sent::Damaged(why)
+    }
+}
 
 /// Digests of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -59,7 +59,7 @@ pub(super) async fn fill(server: &Server) -> Made {
     let upload = tus::location(tus::join(server, &urls, "joined").send().await.unwrap()).await;
     let upload = upload.strip_prefix(&server.base).unwrap_or(&upload).to_owned();
     let mut archives = Vec::new();
-    for compression in ["none", "deflate"] {
+    for compression in ["store", "deflate"] {
         let wish = value!({"bucket": "default", "prefix": "docs/", "compression": compression});
         let made: Value =
             ok(server.post("/v1/archives").json(&wish).send().await.unwrap()).await.json().await.unwrap();

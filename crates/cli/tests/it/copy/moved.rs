@@ -89,6 +89,9 @@ async fn what_stands_in_the_way_is_named() {
     let mut other = Setup::new().data(&new).start();
     other.stop();
     let other = refused(&old, &new, &["--leave-uploads"]);
+    assert!(other.contains("has signing keys of its own, since it was served before"), "{other}");
+    std::fs::copy(old.join("signing-keys"), new.join("signing-keys")).unwrap();
+    let other = refused(&old, &new, &["--leave-uploads"]);
     assert!(other.contains("the target holds other data"), "{other}");
     let fresh = ground.path("fresh");
     let left = copy(&old, &fresh, &["--leave-uploads"]);
