@@ -68,7 +68,12 @@ impl CopyCatalog for SqliteCatalog {
 
     async fn finish_copy(&self, of: &Identity, now: Timestamp) -> Result<()> {
         let of = *of;
-        self.write("finish_copy", move |c| finish(c, &of, now)).await
+        self.queue("finish_copy", move |c, journal| {
+            finish(c, &of, now)?;
+            journal.go_on_after(super::audit::head(c)?);
+            Ok(())
+        })
+        .await
     }
 }
 
