@@ -17,6 +17,8 @@ for program in "${!package[@]}"; do
 done
 # Its programs are on nobody's PATH.
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
+# What reads the manifests in deploy/.
+/usr/bin/python3 -c 'import yaml' 2>/dev/null || missing+=(python3 python3-yaml)
 if ((${#missing[@]})); then
   mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then

@@ -12,6 +12,7 @@ mod archives;
 pub mod audit;
 mod common;
 pub mod conformance;
+pub mod copies;
 pub mod events;
 pub mod metrics;
 mod postgres;
@@ -31,6 +32,7 @@ use carrack_domain::{
 
 pub use archives::{ArchiveCatalog, Claim, ENCODING_ROW_BYTES, Encoding, NewPack};
 pub use audit::{AuditBlock, AuditCatalog, AuditPage, AuditQuery, Position};
+pub use copies::{CopyCatalog, CopyState};
 pub use events::{Event, EventCatalog, Sink, Turn};
 pub use postgres::{AuditDatabase, Migrated, PostgresCatalog, PostgresError, PostgresOptions};
 pub use sqlite::{AuditFile, OpenError, SqliteCatalog, SqliteOptions};

@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod cluster;
+pub(crate) mod copy;
 pub(crate) mod get;
 pub(crate) mod link;
 pub(crate) mod ls;

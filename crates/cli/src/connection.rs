@@ -33,9 +33,9 @@ pub(crate) struct Connection {
     /// A PEM file of certificates to trust beside those of the system.
     #[arg(long, global = true, env = "CARRACK_CA_CERT", value_name = "FILE")]
     ca_cert: Option<PathBuf>,
-    /// Requests with content at once.
+    /// Requests with content at once; of carrack copy, contents.
     #[arg(long, global = true, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
-    parallel: u8,
+    pub(crate) parallel: u8,
     /// Tries of each request before it is given up.
     #[arg(long, global = true, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
     tries: u32,

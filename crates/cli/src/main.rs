@@ -9,7 +9,7 @@ mod text;
 mod walk;
 
 use clap::{Parser, Subcommand};
-use commands::{audit, cluster, get, link, ls, put, rm, serve, token, zip};
+use commands::{audit, cluster, copy, get, link, ls, put, rm, serve, token, zip};
 use connection::{Connection, Session};
 use failure::Failure;
 use std::process::ExitCode;
@@ -39,6 +39,9 @@ enum Command {
     /// Prove the audit log of a data folder whole, or export it.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Copy one installation to another, say from SQLite and a disk to PostgreSQL and S3. Run again after an interruption, it
+    /// continues.
+    Copy(copy::CopyArgs),
     /// Start several nodes with PostgreSQL, Redis, RabbitMQ, Garage and nginx on this machine, to try them.
     Cluster(cluster::ClusterArgs),
     /// Upload files and folders. Run again after an interruption, it continues.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Config(args) => serve::print_config(args),
         Command::Migrate(args) => serve::migrate(args),
         Command::Audit(command) => audit::run(command),
+        Command::Copy(args) => copy::run(args, usize::from(connection.parallel)),
         Command::Cluster(args) => cluster::run(args),
         Command::Put(args) => client(&connection, async |session| put::run(session, args).await),
         Command::Get(args) => client(&connection, async |session| get::run(session, args).await),

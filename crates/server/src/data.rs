@@ -87,7 +87,7 @@ pub(crate) fn root_token(folder: &DataFolder, entropy: &dyn Entropy) -> Result<S
                 .to_owned())
         };
     }
-    let path = folder.path.join("root-token");
+    let path = folder.path.join(ROOT_TOKEN);
     let shown = path.display().to_string();
     match read_token(&path) {
         Ok(Some(token)) => {
@@ -100,7 +100,7 @@ pub(crate) fn root_token(folder: &DataFolder, entropy: &dyn Entropy) -> Result<S
     let mut bytes = [0; 32];
     entropy.fill(&mut bytes);
     let token = hex(&bytes);
-    write_secret(&folder.path, "root-token", &token)
+    write_secret(&folder.path, ROOT_TOKEN, &token)
         .map_err(|error| format!("cannot write the root token {shown}: {error}"))?;
     tracing::info!(path = shown, "made a root token; it is in this file");
     Ok(token)
@@ -124,7 +124,7 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 }
 
 /// Written aside and renamed, so that a crash leaves no half of it.
-fn write_secret(folder: &Path, name: &str, text: &str) -> io::Result<()> {
+pub(crate) fn write_secret(folder: &Path, name: &str, text: &str) -> io::Result<()> {
     let aside = folder.join(format!("{name}.new"));
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
     writeln!(file, "{text}")?;
@@ -133,7 +133,9 @@ fn write_secret(folder: &Path, name: &str, text: &str) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-const SIGNING_KEYS: &str = "signing-keys";
+/// Files of the folder.
+pub(crate) const SIGNING_KEYS: &str = "signing-keys";
+pub(crate) const ROOT_TOKEN: &str = "root-token";
 
 /// The keys that the folder has, for where the settings have none: read from its file, which the first start makes.
 pub(crate) fn signing_keys(folder: &Path, entropy: &dyn Entropy) -> Result<Vec<Secret>, String> {

@@ -5,6 +5,7 @@ mod checkpoints;
 mod clock;
 mod cluster;
 mod config;
+mod copy;
 mod data;
 mod discovery;
 mod events;
@@ -13,6 +14,7 @@ mod lifecycle;
 mod migrate;
 mod recorder;
 mod reload;
+mod rooms;
 mod system;
 mod telemetry;
 mod tls;
@@ -20,6 +22,7 @@ mod tls;
 pub use audit::{AuditLog, ExportQuery};
 pub use carrack_domain::audit::verify::Report;
 pub use config::{Config, ConfigError, DEFAULTS, Flags};
+pub use copy::CopyOptions;
 use std::process::ExitCode;
 
 /// Runs the server until it is told to stop: 0 after a clean stop, 1 when it could not start or a room failed.
@@ -48,6 +51,22 @@ pub fn migrate(flags: Flags) -> ExitCode {
             telemetry::say(&done);
             ExitCode::SUCCESS
         }
+        Err(message) => {
+            telemetry::complain(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Copies one installation to another: 0 when all of it is at the target, else 1, with the reason on standard error.
+pub fn copy(options: &CopyOptions) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = runtime
+        .map_err(|error| format!("cannot start threads: {error}"))
+        .and_then(|runtime| runtime.block_on(copy::run(options)));
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(message) => {
             telemetry::complain(&message);
             ExitCode::FAILURE

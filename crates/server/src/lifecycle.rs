@@ -2,18 +2,16 @@
 
 use crate::checkpoints::CheckpointFile;
 use crate::clock::CommonClock;
-use crate::config::{CatalogUrl, Config, Flags, StorageKind};
+use crate::config::{Config, Flags};
 use crate::data::{self, DataFolder};
 use crate::discovery::Consul;
 use crate::recorder::Metrics;
 use crate::reload::{self, Reload};
-use crate::system::{SystemClock, SystemEntropy};
+use crate::rooms::{self, Opened, Use};
+use crate::system::SystemEntropy;
 use crate::{cluster, events};
 use crate::{jwks, telemetry, tls};
-use carrack_catalog::{
-    Catalog, EventCatalog, PostgresCatalog, PostgresOptions, SqliteCatalog, SqliteOptions,
-};
-use carrack_domain::Clock;
+use carrack_catalog::{Catalog, PostgresCatalog};
 use carrack_domain::policy::AddressRange;
 use carrack_events::Relay;
 use carrack_http::{App, Proxies};
@@ -24,10 +22,8 @@ use carrack_service::upload::writers::Writers;
 use carrack_service::{Core, Limits, Service};
 use carrack_service::{access, audit};
 use carrack_state::State;
-use carrack_storage::{LocalOptions, LocalStore, S3Options, S3Store, Storage};
 use carrack_transport::Tls;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,8 +33,6 @@ use tokio_util::task::TaskTracker;
 
 /// Threads that may block on a disk, at most.
 const BLOCKING_THREADS_MAX: usize = 128;
-/// Commands that wait for the catalog's writer, at most; further ones wait at the door.
-const CATALOG_QUEUE: usize = 1024;
 /// How often expired uploads and unreferenced blobs are looked for.
 const MAINTENANCE_EVERY: Duration = Duration::from_secs(60);
 /// How often the recorder tidies its histograms.
@@ -216,9 +210,11 @@ fn consul(
 
 async fn open(config: &Config) -> Result<Rooms, String> {
     let folder = data::open(&config.data, config.storage.shared)?;
-    let storage = open_storage(config, &folder).await?;
+    let storage = rooms::open_storage(config, &folder).await?;
     let clock = Arc::new(CommonClock::default());
-    let Opened { catalog, events, timekeeper } = open_catalog(config, &folder, &*storage, &clock).await?;
+    let opened = rooms::open_catalog(config, &folder, &*storage, Use::Serve, &clock).await?;
+    let Opened { catalog, events, timekeeper } = opened;
+    rooms::refuse_unfinished(&*catalog).await?;
     let relay = match &events {
         Some(events) => Some(events::relay(config, events.clone(), clock.clone()).await?),
         None => None,
@@ -300,168 +296,9 @@ async fn prepare(service: &Service) -> Result<(), String> {
     Ok(())
 }
 
-async fn open_storage(config: &Config, folder: &DataFolder) -> Result<Arc<dyn Storage>, String> {
-    match config.storage.kind {
-        StorageKind::Disk => {
-            let options = LocalOptions {
-                folder: folder.path.clone(),
-                durability: config.uploads.durability,
-                reserve_bytes: config.storage.reserve,
-                open_blobs_max: open_blobs_max(),
-            };
-            Ok(Arc::new(LocalStore::open(options).map_err(|error| error.to_string())?))
-        }
-        StorageKind::S3 => {
-            let s3 = config.storage.s3.clone();
-            let options = S3Options {
-                endpoint: s3.endpoint,
-                region: s3.region,
-                bucket: s3.bucket,
-                prefix: s3.prefix,
-                access_key_id: s3.access_key_id,
-                secret_access_key: s3.secret_access_key,
-                path_style: s3.path_style,
-                memory_bytes: s3.memory,
-            };
-            Ok(Arc::new(S3Store::open(options, Arc::new(SystemClock), Arc::new(SystemEntropy)).await?))
-        }
-    }
-}
-
-/// The catalog, as what it is used for.
-struct Opened {
-    catalog: Arc<dyn Catalog>,
-    events: Option<Arc<dyn EventCatalog>>,
-    timekeeper: Option<Arc<PostgresCatalog>>,
-}
-
-async fn open_catalog(
-    config: &Config,
-    folder: &DataFolder,
-    storage: &dyn Storage,
-    clock: &Arc<CommonClock>,
-) -> Result<Opened, String> {
-    let time = || clock.clone() as Arc<dyn Clock>;
-    let audit = config.audit.enabled.then(time);
-    let are_kept = config.events.are_kept();
-    let events = are_kept.then(time);
-    match &config.catalog.url {
-        CatalogUrl::Sqlite => {
-            let path = folder.path.join("catalog.sqlite");
-            if !path.exists() {
-                refuse_bytes_without_catalog(config, folder, storage).await?;
-                refuse_log_without_catalog(folder, &config.audit.file(&folder.path))?;
-            }
-            let readers = std::thread::available_parallelism().map_or(4, |n| n.get().max(2) * 2);
-            let options = SqliteOptions { path, readers, queue: CATALOG_QUEUE, audit, events };
-            let catalog = Arc::new(SqliteCatalog::open(options).map_err(|error| error.to_string())?);
-            let events = are_kept.then(|| catalog.clone() as Arc<dyn EventCatalog>);
-            Ok(Opened { catalog, events, timekeeper: None })
-        }
-        CatalogUrl::Postgres(url) => {
-            let options = PostgresOptions {
-                url: url.clone(),
-                connections: config.catalog.connections,
-                queue: CATALOG_QUEUE,
-                audit,
-                events,
-                migrate: config.catalog.migrate,
-            };
-            let catalog = PostgresCatalog::open(options).await.map_err(|error| error.to_string())?;
-            // Before anything is written, or judged to be over.
-            clock
-                .set(&catalog)
-                .await
-                .map_err(|error| format!("the database does not tell the time: {}", error.chain()))?;
-            bind_store(&catalog, config, folder, storage).await?;
-            let catalog = Arc::new(catalog);
-            let events = are_kept.then(|| catalog.clone() as Arc<dyn EventCatalog>);
-            Ok(Opened { catalog: catalog.clone(), events, timekeeper: Some(catalog) })
-        }
-    }
-}
-
-/// A catalog belongs to one store: with another, every file would count as lost, and every stored byte as left over.
-async fn bind_store(
-    catalog: &PostgresCatalog,
-    config: &Config,
-    folder: &DataFolder,
-    storage: &dyn Storage,
-) -> Result<(), String> {
-    let id = match config.storage.kind {
-        StorageKind::Disk => data::store_id(folder, &SystemEntropy)?,
-        StorageKind::S3 => config.storage.s3.store_id(),
-    };
-    let failed = |error: carrack_domain::Error| format!("the catalog is not usable: {}", error.chain());
-    match catalog.store().await.map_err(failed)? {
-        None => {
-            refuse_bytes_without_catalog(config, folder, storage).await?;
-            refuse_log_without_catalog(folder, &config.audit.file(&folder.path))?;
-        }
-        Some(bound) if bound != id => {}
-        Some(_) => return Ok(()),
-    }
-    if catalog.bind_store(id).await.map_err(failed)? == id {
-        return Ok(());
-    }
-    Err(format!(
-        "the catalog belongs to files that are stored elsewhere, not in the data folder {}. Several nodes need one folder, and \
-         storage.shared = true; a catalog that is to be used anew needs an empty database.",
-        folder.path.display()
-    ))
-}
-
-/// A new catalog knows of no file: beside it, every stored byte would count as left over, and be deleted in time.
-async fn refuse_bytes_without_catalog(
-    config: &Config,
-    folder: &DataFolder,
-    storage: &dyn Storage,
-) -> Result<(), String> {
-    let path = folder.path.display();
-    for shard in 0..=u8::MAX {
-        let blobs = storage.blobs(shard).await.map_err(|error| error.chain())?;
-        if !blobs.is_empty() {
-            return Err(match config.storage.kind {
-                StorageKind::Disk => format!(
-                    "the data folder {path} holds stored files but no catalog.sqlite, or its catalog is empty: restore the catalog \
-                     from a backup, or move the folder away to begin anew."
-                ),
-                StorageKind::S3 => format!(
-                    "the bucket {} holds stored files but the data folder {path} no catalog.sqlite, or the catalog is empty: \
-                     restore the catalog from a backup, or name another bucket or prefix to begin anew.",
-                    config.storage.s3.bucket
-                ),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Nor would anybody notice that small files are gone, which are in the catalog alone.
-fn refuse_log_without_catalog(folder: &DataFolder, checkpoints: &Path) -> Result<(), String> {
-    let begun = std::fs::metadata(checkpoints).is_ok_and(|facts| facts.len() > 0);
-    if !begun {
-        return Ok(());
-    }
-    Err(format!(
-        "the data folder {} has no catalog.sqlite, but {} says that there was one: restore the catalog from a backup, or \
-         move both away to begin anew.",
-        folder.path.display(),
-        checkpoints.display()
-    ))
-}
-
 /// As many as were set, or as there are cores.
 fn workers(set: usize) -> usize {
     if set > 0 { set } else { std::thread::available_parallelism().map_or(1, |n| n.get()) }
-}
-
-/// A quarter of the descriptors this process may have: the rest is for connections and uploads.
-fn open_blobs_max() -> usize {
-    const MOST: u64 = 4096;
-    const FEWEST: u64 = 16;
-    let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(MOST * 4);
-    (allowed / 4).clamp(FEWEST, MOST) as usize
 }
 
 /// A token that is cancelled by SIGTERM or SIGINT, and what SIGHUP notifies.

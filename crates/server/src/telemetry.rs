@@ -104,6 +104,12 @@ pub(crate) fn say(text: &str) {
     }
 }
 
+/// A line on standard error, from a command that is not the server.
+pub(crate) fn note(message: &str) {
+    // Where that is closed there is nobody to tell.
+    writeln!(std::io::stderr(), "{message}").ok();
+}
+
 /// Tells whoever started the server why it does not run. There is nowhere left to report a failure of this to.
 pub(crate) fn complain(message: &str) {
     let mut out = std::io::stderr().lock();

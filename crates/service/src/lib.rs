@@ -9,6 +9,7 @@ pub mod bucket;
 pub mod cluster;
 pub mod coherence;
 pub mod contents;
+pub mod copy;
 pub mod denied;
 pub mod download;
 pub mod facts;

@@ -94,6 +94,11 @@ impl Journal {
         self.begin();
     }
 
+    /// Blocks have come otherwise, in this transaction: the chain ends here.
+    pub(crate) fn go_on_after(&mut self, head: Head) {
+        self.head = head;
+    }
+
     /// The transaction is on disk.
     pub(crate) fn keep(&mut self) {
         self.committed = self.head;

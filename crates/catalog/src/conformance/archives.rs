@@ -313,3 +313,18 @@ pub(super) async fn one_taker_each(catalog: Arc<dyn Catalog>) {
     taken.dedup();
     assert_eq!(taken.len(), 20);
 }
+
+/// Bytes of the packs and manifests of [`every_kind`].
+pub(super) const BYTES: u64 = 1000 + 1 + 77;
+
+/// A completed archive with a pack, a large one that waits, and what each of them holds.
+pub(super) async fn every_kind(catalog: &dyn Catalog) {
+    make(catalog, 1, JobState::Waiting, &[blob_id(1), blob_id(2)]).await;
+    let claim = claim(catalog).await;
+    let encodings = vec![(encoding_id(1), Some((0, 1000))), (encoding_id(2), None)];
+    let pack = NewPack { id: blob_id(500), size: 1000, encodings };
+    catalog.put_pack(&claim, &pack, later(1)).await.unwrap();
+    catalog.complete_archive(&claim, &content(), (blob_id(501), 1)).await.unwrap();
+    let many: Vec<BlobId> = (3000..6000).map(blob_id).collect();
+    make(catalog, 2, JobState::Waiting, &many).await;
+}

@@ -201,3 +201,12 @@ pub(super) async fn quotas(catalog: &dyn Catalog) {
     assert_eq!(account(catalog, &name).await, (0, 0, 0), "given back where it was reserved");
     assert_eq!(account(catalog, &other).await, (42, 0, 1));
 }
+
+/// A file that was joined from two partial uploads.
+pub(super) async fn whole(catalog: &dyn Catalog, name: &BucketName) {
+    let ids = two(catalog, name).await.map(|up| up.id);
+    let all = joined(9, name, "whole");
+    catalog.create_joined(&all, &ids).await.unwrap();
+    assert_eq!(catalog.begin_join(&all.id, blob_id(109), &names()).await.unwrap(), Finish::Begun);
+    catalog.commit_file(file_of(&all, 109, &[(101, 30), (102, 12)])).await.unwrap();
+}

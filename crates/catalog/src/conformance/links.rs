@@ -138,3 +138,11 @@ pub(super) async fn as_many_as_there_are(catalog: Arc<dyn Catalog>) {
     let taken = tasks.join_all().await.into_iter().filter(|taken| *taken).count();
     assert_eq!((taken, catalog.claims(&link_id(1), 99).await.unwrap().len()), (5, 5));
 }
+
+/// A link of which one of two uses is claimed, and not at its end.
+pub(super) async fn used_once_of_two(catalog: &dyn Catalog) {
+    catalog.create_link(&link(1, "ann", Some(2))).await.unwrap();
+    catalog.use_link(&link_id(1), Some(&claim(1, 1)), later(2)).await.unwrap();
+    let link = catalog.link(&link_id(1)).await.unwrap();
+    assert_eq!(link.uses, 1);
+}

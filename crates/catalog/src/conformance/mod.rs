@@ -14,6 +14,7 @@ mod archives;
 mod audit;
 mod blobs;
 mod buckets;
+pub mod copies;
 pub mod events;
 mod files;
 mod joins;

@@ -14,6 +14,7 @@ mod audit;
 mod blobs;
 mod buckets;
 mod catalog;
+mod copies;
 mod encodings;
 mod error;
 mod events;

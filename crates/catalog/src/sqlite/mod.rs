@@ -10,6 +10,7 @@ mod audit;
 mod blobs;
 mod buckets;
 mod contents;
+mod copies;
 mod encodings;
 mod error;
 mod events;

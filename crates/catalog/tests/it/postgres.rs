@@ -92,6 +92,35 @@ async fn keeps_events() {
     .await;
 }
 
+/// There, back, and from one database to the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rows_go_from_each_kind_to_each() {
+    let server = Server::start();
+    let folder = TempDir::new().unwrap();
+    let number = AtomicU32::new(0);
+    let sqlite = async || {
+        let folder = folder.path().join(number.fetch_add(1, Ordering::Relaxed).to_string());
+        std::fs::create_dir(&folder).unwrap();
+        Arc::new(crate::sqlite::open(&folder))
+    };
+    let postgres = async || Arc::new(open(&server.database().1).await);
+    conformance::copies::run(&sqlite, &postgres).await;
+    conformance::copies::run(&postgres, &sqlite).await;
+    conformance::copies::run(&postgres, &postgres).await;
+    conformance::copies::run(&sqlite, &sqlite).await;
+}
+
+/// A copy has every column, except where it is said why not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_copy_leaves_out_nothing_by_oversight() {
+    let server = Server::start();
+    let (name, url) = server.database();
+    drop(open(&url).await);
+    let sql = "SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = 'public'";
+    let found = server.postgres.run(&name, sql).unwrap();
+    crate::check_columns(found.lines().map(str::to_owned));
+}
+
 /// Whatever several nodes write at the same time is one chain, and shares commits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nodes_that_write_at_once_make_one_log() {

@@ -29,7 +29,7 @@ fn options(directory: &Path) -> SqliteOptions {
     }
 }
 
-fn open(directory: &Path) -> SqliteCatalog {
+pub(crate) fn open(directory: &Path) -> SqliteCatalog {
     SqliteCatalog::open(options(directory)).unwrap()
 }
 
@@ -75,6 +75,18 @@ fn extent(offset: u64) -> StoredExtent {
     let mut hasher = PieceHasher::new(offset);
     hasher.update(&[1; 100]);
     StoredExtent { piece: hasher.finish(), blake3: [1; 32], receipt: Receipt::new() }
+}
+
+#[test]
+fn a_copy_leaves_out_nothing_by_oversight() {
+    let folder = TempDir::new().unwrap();
+    drop(open(folder.path()));
+    let connection = rusqlite::Connection::open(options(folder.path()).path).unwrap();
+    let sql = "SELECT m.name || '.' || c.name FROM sqlite_schema m, pragma_table_info(m.name) c \
+         WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%'";
+    let mut statement = connection.prepare(sql).unwrap();
+    let found: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    crate::check_columns(found.into_iter());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

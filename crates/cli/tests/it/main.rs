@@ -14,6 +14,8 @@ mod archives;
 mod audit;
 mod cluster;
 mod contract;
+mod copy;
+mod deploy;
 mod edge;
 mod faults;
 mod limits;

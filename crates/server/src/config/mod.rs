@@ -12,7 +12,7 @@ use carrack_service::keys::{KeyRing, Secret};
 use carrack_storage::Durability;
 use carrack_transport::OldestVersion;
 use figment::providers::{Env, Format, Serialized, Toml};
-use figment::value::{Dict, Value};
+use figment::value::{Dict, UncasedStr, Value};
 use figment::{Figment, Source};
 use serde::Deserialize;
 use serde::de::{Error as _, Unexpected};
@@ -31,6 +31,10 @@ pub const DEFAULTS: &str = include_str!("defaults.toml");
 
 /// The file that is read when none is named and it is there.
 const FILE: &str = "carrack.toml";
+/// What variables begin with.
+const PREFIX: &str = "CARRACK_";
+/// What variables of one side of a copy have after it: see [`load_side`].
+const SIDES: [&str; 2] = ["from_", "to_"];
 /// Variables with our prefix that are no settings: the first administrator's token, what the client commands read,
 /// and what the benchmark harness sets.
 const NOT_SETTINGS: &[&str] = &["root_token", "url", "token", "config", "ca_cert", "bin", "extra"];
@@ -337,10 +341,7 @@ impl std::error::Error for ConfigError {}
 /// Reads the settings; an unknown key or a bad value is an error with the key's name.
 pub(crate) fn load(flags: &Flags) -> Result<Config, ConfigError> {
     let file = file(flags)?;
-    let environment =
-        Env::prefixed("CARRACK_").filter(|key| !NOT_SETTINGS.iter().any(|name| key == name)).map(|key| {
-            if key == "listen" { "server.listen".into() } else { key.as_str().replace("__", ".").into() }
-        });
+    let environment = environment(PREFIX);
     let mut figment = Figment::from(Toml::string(DEFAULTS));
     if let Some(file) = file {
         figment = figment.merge(Toml::file_exact(file));
@@ -352,7 +353,44 @@ pub(crate) fn load(flags: &Flags) -> Result<Config, ConfigError> {
     if let Some(data) = &flags.data {
         figment = figment.merge(Serialized::default("data", data));
     }
-    let config: Config = figment.extract().map_err(|error| ConfigError(all_wrong(&figment, error)))?;
+    extract(&figment, PREFIX)
+}
+
+/// The settings of one side of a copy, `from` or `to`: of a file, or of a data folder that was served with the defaults.
+/// Variables come from `CARRACK_FROM_...` and `CARRACK_TO_...`, since those of servers would be of both sides.
+pub(crate) fn load_side(place: &Path, side: &str) -> Result<Config, ConfigError> {
+    let prefix = format!("{PREFIX}{}_", side.to_uppercase());
+    let figment = Figment::from(Toml::string(DEFAULTS));
+    let figment = if place.is_file() {
+        figment.merge(Toml::file_exact(place))
+    } else if side == "to" || place.is_dir() {
+        if place.extension().is_some_and(|extension| extension == "toml") {
+            return Err(ConfigError(vec![format!(
+                "the configuration file {} does not exist",
+                place.display()
+            )]));
+        }
+        figment.merge(Serialized::default("data", place))
+    } else {
+        let shown = place.display();
+        return Err(ConfigError(vec![format!("{shown} is neither a configuration file nor a data folder")]));
+    };
+    extract(&figment.merge(environment(&prefix)), &prefix)
+}
+
+fn environment(prefix: &str) -> Env {
+    let of_side = prefix != PREFIX;
+    let is_setting = move |key: &UncasedStr| {
+        !NOT_SETTINGS.iter().any(|name| key == name)
+            && (of_side || !SIDES.iter().any(|side| key.as_str().to_ascii_lowercase().starts_with(side)))
+    };
+    Env::prefixed(prefix).filter(is_setting).map(|key| {
+        if key == "listen" { "server.listen".into() } else { key.as_str().replace("__", ".").into() }
+    })
+}
+
+fn extract(figment: &Figment, prefix: &str) -> Result<Config, ConfigError> {
+    let config: Config = figment.extract().map_err(|error| ConfigError(all_wrong(figment, error, prefix)))?;
     check(&config)?;
     Ok(config)
 }
@@ -370,7 +408,7 @@ fn file(flags: &Flags) -> Result<Option<PathBuf>, ConfigError> {
 }
 
 /// Every setting that is wrong. Reading them together ends at the first, so each is tried by itself over the defaults.
-fn all_wrong(figment: &Figment, first: figment::Error) -> Vec<String> {
+fn all_wrong(figment: &Figment, first: figment::Error, prefix: &str) -> Vec<String> {
     let Ok(settings) = figment.extract::<Dict>() else {
         return first.into_iter().map(unreadable).collect();
     };
@@ -381,7 +419,7 @@ fn all_wrong(figment: &Figment, first: figment::Error) -> Vec<String> {
         let alone = Figment::from(Toml::string(DEFAULTS)).merge(Serialized::default(&key, value));
         if let Err(error) = alone.extract::<Config>() {
             let kind = error.kind.to_string().replace('\n', " ");
-            wrong.push(format!("setting {key}: {kind} ({})", origin(figment, &key)));
+            wrong.push(format!("setting {key}: {kind} ({})", origin(figment, &key, prefix)));
         }
     }
     // Wrong only together: no such settings are known, but silence would be worse than one bare message.
@@ -400,12 +438,12 @@ fn collect_leaves<'a>(above: &str, settings: &'a Dict, leaves: &mut Vec<(String,
 }
 
 /// Where a setting's value comes from: what to change.
-fn origin(figment: &Figment, key: &str) -> String {
+fn origin(figment: &Figment, key: &str, prefix: &str) -> String {
     match figment.find_metadata(key).map(|metadata| &metadata.source) {
         Some(Some(Source::File(path))) => path.display().to_string(),
         Some(Some(_)) => "command line".to_owned(),
         Some(None) | None => {
-            let name = format!("CARRACK_{}", key.replace('.', "__").to_uppercase());
+            let name = format!("{prefix}{}", key.replace('.', "__").to_uppercase());
             let alias = key == "server.listen" && std::env::var_os(&name).is_none();
             if alias { "CARRACK_LISTEN".to_owned() } else { name }
         }
@@ -561,7 +599,7 @@ mod tests {
         let of = |toml: &str| {
             let figment = Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(toml));
             let first = figment.extract::<Config>().err().unwrap();
-            all_wrong(&figment, first).join("\n")
+            all_wrong(&figment, first, PREFIX).join("\n")
         };
         assert!(of("[server]\nlistne = 1").contains("listne"));
         assert!(of("lisen = 1").contains("lisen"));

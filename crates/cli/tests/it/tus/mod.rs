@@ -43,7 +43,7 @@ pub(crate) async fn create(server: &Server, fields: &[(&str, &str)]) -> String {
     location(request.send().await.unwrap()).await
 }
 
-async fn location(answer: Response) -> String {
+pub(crate) async fn location(answer: Response) -> String {
     let status = answer.status();
     let location = answer.headers().get("location").map(|value| value.to_str().unwrap().to_owned());
     assert_eq!(status, 201, "{}", answer.text().await.unwrap());
@@ -67,7 +67,7 @@ pub(crate) async fn offset(server: &Server, url: &str) -> Result<Option<usize>, 
 }
 
 /// A partial upload with all its bytes.
-async fn partial(server: &Server, bytes: &[u8]) -> String {
+pub(crate) async fn partial(server: &Server, bytes: &[u8]) -> String {
     let length = bytes.len().to_string();
     let url = create(server, &[("Upload-Concat", "partial"), ("Upload-Length", &length)]).await;
     assert_eq!(patch(server, &url, 0, bytes).send().await.unwrap().status(), 204);
@@ -75,7 +75,7 @@ async fn partial(server: &Server, bytes: &[u8]) -> String {
 }
 
 /// Asks for partial uploads to be joined under a key.
-fn join(server: &Server, urls: &[String], name: &str) -> RequestBuilder {
+pub(crate) fn join(server: &Server, urls: &[String], name: &str) -> RequestBuilder {
     tus(server, Method::POST, "/v1/tus")
         .header("Upload-Concat", format!("final;{}", urls.join(" ")))
         .header("Upload-Metadata", key(name))
