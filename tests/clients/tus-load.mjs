@@ -24,13 +24,13 @@ function send(number) {
       onShouldRetry(error) {
         // What the library does unless it is told otherwise; only telling is new.
         const status = error.originalResponse?.getStatus() ?? 0;
-        tell("broke", { status, known });
+        tell("broke", { status, known, key, problem: String(error.message).slice(0, 300) });
         return status < 400 || status >= 500 || status === 409 || status === 423;
       },
       onAfterResponse(request, response) {
         const status = response.getStatus();
         if (status < 200 || status >= 300) return;
-        if (request.getMethod() === "POST") return tell("created", { key });
+        if (request.getMethod() === "POST") return tell("created", { key, url: response.getHeader("Location") });
         const offset = Number(response.getHeader("Upload-Offset"));
         tell("accepted", { method: request.getMethod(), offset, known });
         known = offset;

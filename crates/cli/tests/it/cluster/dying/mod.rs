@@ -119,6 +119,8 @@ async fn under_load(how: End, times: u64) -> Value {
     let load = Load::new(&ground).await;
     let (figures, ()) = tokio::join!(rounds(&ground, &load, how, times), load.run());
     let Figures { ended, jobs, uploads, ends } = figures;
+    let lost = load.counts()["links whose use went with a node"];
+    assert!(lost <= ended, "a node that ends takes the answer to one claim along, not {lost} of {ended}");
     let completions = load.completions().into_iter().map(Duration::from_millis).collect();
     json!({
         "ended": ended, "jobs": quantiles(jobs), "uploads": quantiles(uploads), "ends": quantiles(ends),
