@@ -186,6 +186,7 @@ impl Jobs {
         while !stop.is_cancelled() {
             match self.core.catalog.claim_job(worker, LEASE).await {
                 Ok(Some(claim)) => {
+                    tracing::info!(job = %claim.job, fence = claim.fence, "a job is taken");
                     // Where one is, there may be another.
                     self.desk.ring();
                     self.serve(&claim, &stop).await;

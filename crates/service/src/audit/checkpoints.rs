@@ -122,7 +122,8 @@ impl Checkpoints {
     async fn has_news(&self, last: &Last) -> Result<bool> {
         let from = Position { block: last.block + 1, line: 0 };
         let page = self.core.catalog.audit_page(&AuditQuery::default(), Some(from), MENTIONS_MAX).await?;
-        let is_mention = |line: &str| Fields::parse(line.as_bytes()).is_some_and(|fields| fields.action == CHECKPOINT);
+        let is_mention =
+            |line: &str| Fields::parse(line.as_bytes()).is_some_and(|fields| fields.action == CHECKPOINT);
         Ok(page.next.is_some() || !page.records.iter().all(|(_, line)| is_mention(line)))
     }
 

@@ -34,8 +34,7 @@ impl Pair {
     fn start(change: impl Fn(Setup) -> Setup) -> Pair {
         let (ground, folder) = (Ground::new(), tempfile::tempdir().unwrap());
         let redis = Redis::start(folder.path(), None).unwrap();
-        let nodes =
-            [(); 2].map(|()| change(ground.shared().set("CARRACK_STATE__URL", &redis.url())).start());
+        let nodes = [(); 2].map(|()| change(ground.shared().set("CARRACK_STATE__URL", &redis.url())).start());
         Pair { nodes, _redis: redis, _folder: folder, ground }
     }
 }
@@ -86,7 +85,8 @@ async fn a_token_that_one_node_revokes_the_other_refuses() {
     for round in 0..times("CARRACK_REVOCATIONS") {
         let [here, there] = [&pair.nodes[round % 2], &pair.nodes[1 - round % 2]];
         let (secret, id) = make_token(here, value!({"subject": "alice", "role": "user"})).await;
-        let use_it = async || client.get(there.url("/v1/me")).bearer_auth(&secret).send().await.unwrap().status();
+        let use_it =
+            async || client.get(there.url("/v1/me")).bearer_auth(&secret).send().await.unwrap().status();
         // Known well by the other node.
         for _ in 0..5 {
             assert_eq!(use_it().await, 200);
@@ -166,10 +166,13 @@ async fn what_expires_does_so_once() {
         node.stop();
     }
     let again = |()| pair.ground.shared().start();
-    let nodes = std::thread::scope(|scope| [(); 2].map(|()| scope.spawn(|| again(()))).map(|node| node.join().unwrap()));
+    let nodes = std::thread::scope(|scope| {
+        [(); 2].map(|()| scope.spawn(|| again(()))).map(|node| node.join().unwrap())
+    });
     let begun = Instant::now();
     let expired = async || {
-        let log = json(nodes[0].get("/v1/audit?action=upload.expire&limit=1000").send().await.unwrap(), 200).await;
+        let log =
+            json(nodes[0].get("/v1/audit?action=upload.expire&limit=1000").send().await.unwrap(), 200).await;
         let mut ids: Vec<String> =
             log["records"].as_array().unwrap().iter().map(|record| record["id"].to_string()).collect();
         ids.sort();

@@ -56,11 +56,7 @@ impl Job {
         let begun = Instant::now();
         loop {
             for node in 0..ground.nodes.len() {
-                let asked = ground.at(node, Method::GET, "/v1/cluster").send().await;
-                let Ok(answer) = asked else { continue };
-                let all: Value = answer.json().await.unwrap();
-                let own = all["nodes"].as_array().unwrap().iter().find(|node| node["self"] == true);
-                if own.is_some_and(|own| own["jobs"].as_u64().unwrap() > 0) {
+                if runs(ground, node).await {
                     return Some(node);
                 }
             }
@@ -102,6 +98,14 @@ impl Job {
     }
 }
 
+/// Whether the node runs a job.
+async fn runs(ground: &Ground, node: usize) -> bool {
+    let Ok(answer) = ground.at(node, Method::GET, "/v1/cluster").send().await else { return false };
+    let Ok(all) = answer.json::<Value>().await else { return false };
+    let own = all["nodes"].as_array().unwrap().iter().find(|node| node["self"] == true);
+    own.is_some_and(|own| own["jobs"].as_u64().unwrap() > 0)
+}
+
 /// Bytes of content that this run of the node has deflated; `None` while it does not answer.
 pub(super) async fn deflated(ground: &Ground, node: usize) -> Option<u64> {
     let text = ground.at(node, Method::GET, "/metrics").send().await.ok()?.text().await.ok()?;
@@ -109,12 +113,16 @@ pub(super) async fn deflated(ground: &Ground, node: usize) -> Option<u64> {
     Some(line.map_or(0, |value| value.parse().unwrap()))
 }
 
-/// Waits until the node has made some of it, or it is made; when that was.
-pub(super) async fn progress(ground: &Ground, job: &Job, node: usize, before: u64) -> Instant {
+/// Waits until one of these nodes has made more of it than it had before, or it is made; when that was.
+pub(super) async fn progress(ground: &Ground, job: &Job, nodes: &[(usize, u64)]) -> Instant {
     let begun = Instant::now();
     loop {
-        let now = deflated(ground, node).await;
-        if now.is_some_and(|now| now > before) || job.is_over(ground).await {
+        for (node, before) in nodes {
+            if deflated(ground, *node).await.is_some_and(|now| now > *before) {
+                return Instant::now();
+            }
+        }
+        if job.is_over(ground).await {
             return Instant::now();
         }
         assert!(begun.elapsed() < PATIENCE, "nobody took it: {}", job.look(ground).await);

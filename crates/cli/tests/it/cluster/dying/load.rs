@@ -167,10 +167,7 @@ impl<'a> Load<'a> {
                     begun += 1;
                     assert_eq!(begun, 1, "an upload was begun anew: {line}");
                 }
-                "broke" => {
-                    println!("{name}: {line}");
-                    self.note(name, Told::Broke);
-                }
+                "broke" => self.note(name, Told::Broke),
                 "accepted" => {
                     let [offset, known] = ["offset", "known"].map(|name| line[name].as_u64().unwrap());
                     assert!(offset >= known, "{known} bytes were acknowledged, {offset} are there: {line}");
@@ -330,7 +327,8 @@ impl<'a> Load<'a> {
                 break;
             }
             // Some go into the catalog, others beside it.
-            let (key, body) = (format!("small/{number}"), content(1000 + number as usize % 2 * 50_000, number));
+            let (key, body) =
+                (format!("small/{number}"), content(1000 + number as usize % 2 * 50_000, number));
             let stored = self
                 .ask(|| self.request(Method::PUT, &format!("/v1/files/default/{key}")).body(body.clone()))
                 .await;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// With so many or more it is a measurement, whose figures have to be as promised.
 const MEASURED: u64 = 20;
-/// From the death of a node to the first progress of its job elsewhere.
+/// From the death of a node to the next progress of its job.
 const TAKEN_OVER: Duration = Duration::from_secs(8);
 /// The same when it is stopped in order, and how long it takes to end.
 const HANDED_OVER: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ enum End {
 #[derive(Default)]
 struct Figures {
     ended: u64,
-    /// The job's first progress at the other node.
+    /// The job's next progress: at the other node, or, when that was not faster, at the one that was killed and started again.
     jobs: Vec<Duration>,
     /// The next bytes that an upload was told of that broke.
     uploads: Vec<Duration>,
@@ -72,7 +72,12 @@ async fn end_one(ground: &Ground, load: &Load<'_>, job: &Job, how: End, dice: u6
         node.start_again();
         took
     });
-    let taken = jobs::progress(ground, job, other, before).await.duration_since(at);
+    let nodes: &[(usize, u64)] = match how {
+        // What it answers after its death it does anew.
+        End::Kill => &[(other, before), (victim, 0)],
+        End::Stop => &[(other, before)],
+    };
+    let taken = jobs::progress(ground, job, nodes).await.duration_since(at);
     let took = ending.await.unwrap();
     Some(Figures {
         ended: 1,
@@ -91,7 +96,8 @@ async fn rounds(ground: &Ground, load: &Load<'_>, how: End, times: u64) -> Figur
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         match end_one(ground, load, &job, how, dice >> 33).await {
             Some(one) => {
-                println!("{}: job {:?}, upload {:?}, end {:?}", all.ended, one.jobs, one.uploads, one.ends);
+                let Figures { jobs, uploads, ends, .. } = &one;
+                println!("{}: job {jobs:?}; upload {uploads:?}; end {ends:?}", all.ended);
                 all.ended += 1;
                 all.jobs.extend(one.jobs);
                 all.uploads.extend(one.uploads);
