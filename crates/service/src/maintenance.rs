@@ -8,7 +8,7 @@ use crate::contents::CONTENT_BYTES_MAX;
 use crate::download::Readings;
 use crate::retention::Retention;
 use crate::{Core, metrics, upload};
-use carrack_domain::upload::Upload;
+use carrack_domain::upload::{Upload, UploadState};
 use carrack_domain::{BlobId, Result, Timestamp, UploadId};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -137,9 +137,15 @@ impl Maintenance {
                     self.collect(orphan).await;
                 }
             }
-            Err(error) => {
-                tracing::error!(upload = %id, error = error.chain(), "an upload could not be completed")
-            }
+            Err(error) => match self.core.catalog.upload(&id).await {
+                Ok(upload) if !matches!(upload.state, UploadState::Finishing(_)) => {
+                    // Another node was faster, and has published the bytes.
+                    tracing::debug!(upload = %id, error = error.chain(), "an upload was completed elsewhere");
+                }
+                Ok(_) | Err(_) => {
+                    tracing::error!(upload = %id, error = error.chain(), "an upload could not be completed");
+                }
+            },
         }
     }
 
