@@ -43,11 +43,13 @@ check: ## Unit, property, conformance and black-box tests
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 .PHONY: soak
-soak: ## Kills the server 1,000 times under load and 50 times in jobs, cuts its power 1,000 times, and looks for what was kept; 200,000 racing claims
+soak: ## Kills the server 1,000 times under load and 50 times in jobs, cuts its power 1,000 times, ends one of two nodes 40 times, and looks for what was kept; 240,000 racing claims
 	CARRACK_KILLS=1000 $(CARGO) test --locked --release -p carrack --test it operations::crash -- --nocapture
 	CARRACK_CUTS=1000 $(CARGO) test --locked --release -p carrack --test it operations::power_cut -- --nocapture
 	CARRACK_JOB_KILLS=50 $(CARGO) test --locked --release -p carrack --test it archives::crash -- --nocapture
-	CARRACK_CLAIM_RACES=1000 $(CARGO) test --locked --release -p carrack --test it of_two_hundred -- --nocapture
+	CARRACK_CLAIM_RACES=1000 $(CARGO) test --locked --release -p carrack --test it of_two_hundred_that_come -- --nocapture
+	CARRACK_NODE_KILLS=20 CARRACK_NODE_STOPS=20 $(CARGO) test --locked --release -p carrack --test it cluster::dying -- --nocapture --test-threads 1
+	CARRACK_NODE_CLAIM_RACES=200 CARRACK_REVOCATIONS=50 $(CARGO) test --locked --release -p carrack --test it cluster::agree -- --nocapture
 
 .PHONY: fuzz
 # libdeflate includes one table twice, which AddressSanitizer takes for two definitions of one name.

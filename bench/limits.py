@@ -3,9 +3,11 @@
 nothing is limited, and what thousands of idle and dribbling clients cost. Prints one line per figure with the bound it is
 held against. Python 3.9+, no packages; needs 21,000 descriptors for `crowd`.
 
-    bench/limits.py [--binary target/release/carrack] [--before OTHER_BINARY] [rate share cost crowd]
+    bench/limits.py [--binary target/release/carrack] [--before OTHER_BINARY] [rate share cost crowd nodes]
+
+`nodes` is a user's cap over two nodes, also while Redis is away: it starts `carrack cluster`, which says what it needs.
 """
-import argparse, http.client, json, os, re, resource, select, signal, socket, statistics, subprocess, tempfile, threading, time
+import argparse, glob, http.client, json, os, re, resource, select, shutil, signal, socket, statistics, subprocess, tempfile, threading, time
 
 TOKEN = "bench-root-token"
 MB = 1_000_000
@@ -13,22 +15,28 @@ FILE = "/v1/files/default/f"
 FILE_BYTES = 512 * MB
 
 
-class Server:
+class Caller:
+    """Whoever calls a server on `port` as the administrator, whose token is `root`."""
+
+    def call(self, method, path, body=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        connection.request(method, path, body=body, headers={"Authorization": "Bearer " + self.root})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+    def token(self, subject):
+        return json.loads(self.call("POST", "/v1/tokens", json.dumps({"subject": subject, "role": "user"}))[1])["token"]
+
+
+class Server(Caller):
+    root = TOKEN
+
     def __init__(self, binary, data, **limits):
         env = dict(os.environ, CARRACK_ROOT_TOKEN=TOKEN, CARRACK_SERVER__HEADER_TIMEOUT="300s", CARRACK_TELEMETRY__LOG="error")
         env.update({"CARRACK_LIMITS__" + name: str(value) for name, value in limits.items()})
         command = [binary, "serve", "--listen", "127.0.0.1:0", "--data", data]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True)
         self.port = int(self.process.stdout.readline().strip().rsplit(":", 1)[1])
-
-    def call(self, method, path, body=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
-        connection.request(method, path, body=body, headers={"Authorization": "Bearer " + TOKEN})
-        response = connection.getresponse()
-        return response.status, response.read()
-
-    def token(self, subject):
-        return json.loads(self.call("POST", "/v1/tokens", json.dumps({"subject": subject, "role": "user"}))[1])["token"]
 
     def cpu_seconds(self):
         with open(f"/proc/{self.process.pid}/stat") as f:
@@ -49,12 +57,12 @@ def head(token, path=FILE, more=""):
 
 
 class Reader:
-    """Reads over so many connections; counts what comes."""
+    """Reads over so many connections, of one server or of several in turn; counts what comes."""
 
-    def __init__(self, server, token, connections):
+    def __init__(self, token, connections, *servers):
         self.got, self.sockets = 0, []
-        for _ in range(connections):
-            client = socket.create_connection(("127.0.0.1", server.port))
+        for index in range(connections):
+            client = socket.create_connection(("127.0.0.1", servers[index % len(servers)].port))
             client.sendall(head(token))
             self.sockets.append(client)
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -83,8 +91,8 @@ def report(name, value, unit, bound):
     print(f"{name:<66} {value:>10.2f} {unit:<5} (bound: {bound})", flush=True)
 
 
-def rates(readers, seconds):
-    time.sleep(1.5)
+def rates(readers, seconds, settle=1.5):
+    time.sleep(settle)
     began, before = time.monotonic(), [reader.got for reader in readers]
     time.sleep(seconds)
     took = time.monotonic() - began
@@ -106,7 +114,7 @@ def rate(options):
     server = with_server(options, ROLES__USER__BANDWIDTH_PER_USER=cap)
     for connections in (1, 4, 16):
         token = server.token(f"alice{connections}")
-        found = rates([Reader(server, token, connections)], 8)[0]
+        found = rates([Reader(token, connections, server)], 8)[0]
         report(f"a user's cap of 20 MB/s over {connections} connections: off by", abs(found / cap - 1) * 100, "%", "3")
     server.stop()
 
@@ -114,10 +122,86 @@ def rate(options):
 def share(options):
     cap = 40 * MB
     server = with_server(options, ROLES__USER__BANDWIDTH=cap)
-    one, many = rates([Reader(server, server.token("alice"), 1), Reader(server, server.token("bob"), 16)], 10)
+    one, many = rates([Reader(server.token("alice"), 1, server), Reader(server.token("bob"), 16, server)], 10)
     report("two users, 1 and 16 connections, under 40 MB/s: the one has", one / (cap / 2) * 100, "%", "90 to 110 of a half")
     report("and the other", many / (cap / 2) * 100, "%", "90 to 110 of a half")
     server.stop()
+
+
+class Node(Caller):
+    def __init__(self, port, root):
+        self.port, self.root = port, root
+
+
+class Cluster:
+    """`carrack cluster` with these limits: two nodes with everything they share."""
+
+    def __init__(self, binary, **limits):
+        env = {"CARRACK_LIMITS__" + name: str(value) for name, value in limits.items()}
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            listen = "127.0.0.1:%d" % free.getsockname()[1]
+        command = [binary, "cluster", "--listen", listen]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ, **env), text=True)
+        said = list(iter(lambda: self.process.stdout.readline().strip(), ""))
+        after = lambda name: [line.split()[1] for line in said if line.startswith(name)]
+        self.redis_port = int(after("Redis")[0].rsplit(":", 1)[1])
+        groups = [re.search(r"kill -9 -- -(\d+)", line).group(1) for line in said if line.startswith("node")]
+        self.nodes = [Node(self.port_of(group), after("token")[0]) for group in groups]
+        self.redis = None
+
+    @staticmethod
+    def port_of(group):
+        """Where the node of this process group listens."""
+        for path in glob.glob("/proc/[0-9]*/stat"):
+            try:
+                with open(path) as stat, open(path.replace("stat", "cmdline")) as command:
+                    words = command.read().split("\0")
+                    if stat.read().rsplit(")", 1)[1].split()[2] == group and words[1:2] == ["serve"]:
+                        return int(words[words.index("--listen") + 1].rsplit(":", 1)[1])
+            except OSError:
+                pass  # It has ended meanwhile.
+        raise SystemExit(f"no node in process group {group}")
+
+    def stop_redis(self):
+        with socket.create_connection(("127.0.0.1", self.redis_port)) as redis:
+            redis.sendall(b"SHUTDOWN NOSAVE\r\n")
+            redis.recv(1)
+
+    def start_redis(self):
+        words = ["--port", str(self.redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self.redis = subprocess.Popen([shutil.which("redis-server"), *words], stdout=subprocess.DEVNULL)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+        if self.redis:
+            self.redis.kill()
+            self.redis.wait()
+
+
+def nodes(options):
+    cap = 8 * MB
+    cluster = Cluster(options.binary, ROLES__USER__BANDWIDTH_PER_USER=cap)
+    one, two = cluster.nodes
+    assert one.call("PUT", FILE, bytes(160 * MB))[0] == 201
+
+    def measure(what, connections, bound, of=cap):
+        token = one.token(f"carol-{what}-{connections}")
+        found = rates([Reader(token, connections, one, two)], 10, settle=2)[0]
+        report(f"a user's cap of 8 MB/s over two nodes, {connections} connections{what}: off by", abs(found / of - 1) * 100, "%", bound)
+
+    for connections in (1, 4, 16):
+        measure("", connections, "5")
+    cluster.stop_redis()
+    time.sleep(3)
+    # Each node has 1.2 times its even half.
+    measure(", Redis away", 1, "5 of 0.6 of it", of=0.6 * cap)
+    measure(", Redis away", 16, "5 of 1.2 of it", of=1.2 * cap)
+    cluster.start_redis()
+    time.sleep(3)
+    for connections in (1, 16):
+        measure(", Redis back", connections, "5")
+    cluster.stop()
 
 
 def throughput(binary, options):
@@ -218,7 +302,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="carrack-bench-") as folder:
         options.folder = folder
         for case in options.cases:
-            {"rate": rate, "share": share, "cost": cost, "crowd": crowd}[case](options)
+            {"rate": rate, "share": share, "cost": cost, "crowd": crowd, "nodes": nodes}[case](options)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     background.spawn(maintain(rooms.service.clone(), idle.clone()));
     background.spawn(collect_small(rooms.service.clone(), idle.clone()));
     background.spawn(reconcile(rooms.service.clone(), idle.clone()));
-    background.spawn(rooms.service.jobs.clone().run(idle.clone()));
+    background.spawn(work(rooms.service.clone(), stop.clone(), idle.clone()));
     background.spawn(rooms.service.limiter.clone().run(idle.clone()));
     background.spawn(rooms.service.audit.clone().run(idle.clone()));
     background.spawn(rooms.service.clone().keep_up(idle.clone()));
@@ -342,6 +342,15 @@ async fn maintain(service: Arc<Service>, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// Jobs are given back as soon as the node is to stop, not when its last transfer has ended: others go on with them at once.
+async fn work(service: Arc<Service>, stop: CancellationToken, idle: CancellationToken) {
+    let leave = CancellationToken::new();
+    tokio::join!(service.jobs.clone().run(leave.clone()), async {
+        tokio::select! { () = stop.cancelled() => {}, () = idle.cancelled() => {} }
+        leave.cancel();
+    });
 }
 
 async fn collect_small(service: Arc<Service>, stop: CancellationToken) {

@@ -4,6 +4,7 @@
 //! [`RENEWED_EVERY`], and a fence that it shows with every write. A worker that was thought dead and was not finds its fence
 //! outdated and writes nothing. A passing fault gives the job back for a later attempt, a lasting one fails it.
 
+use crate::coherence::News;
 use crate::{Core, metrics};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -185,6 +186,7 @@ impl Jobs {
         while !stop.is_cancelled() {
             match self.core.catalog.claim_job(worker, LEASE).await {
                 Ok(Some(claim)) => {
+                    tracing::info!(job = %claim.job, fence = claim.fence, "a job is taken");
                     // Where one is, there may be another.
                     self.desk.ring();
                     self.serve(&claim, &stop).await;
@@ -267,14 +269,10 @@ impl Jobs {
         let catalog = &self.core.catalog;
         let (state, word) = match ended {
             Ok(()) => (JobState::Completed, "completed"),
-            Err(Ended::Stopped) => {
-                catalog.release_job(claim, progress).await?;
-                return Ok("released");
-            }
+            Err(Ended::Stopped) => return self.release(claim, progress).await,
             Err(Ended::Fault(error, _)) if error.code() == Code::Superseded => return Err(error),
             Err(Ended::Fault(error, _)) if error.code() == Code::ShuttingDown => {
-                catalog.release_job(claim, progress).await?;
-                return Ok("released");
+                return self.release(claim, progress).await;
             }
             Err(Ended::Fault(error, entry)) => {
                 let failure = JobFailure {
@@ -297,6 +295,13 @@ impl Jobs {
         };
         tell(&self.core, claim.job, Moment { state, progress }).await;
         Ok(word)
+    }
+
+    /// Gives a job back, for another node to go on with.
+    async fn release(&self, claim: &Claim, progress: Progress) -> Result<&'static str> {
+        self.core.catalog.release_job(claim, progress).await?;
+        self.core.coherence.tell(News::Job).await;
+        Ok("released")
     }
 
     fn dice(&self) -> u64 {

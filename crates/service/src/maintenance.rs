@@ -8,7 +8,7 @@ use crate::contents::CONTENT_BYTES_MAX;
 use crate::download::Readings;
 use crate::retention::Retention;
 use crate::{Core, metrics, upload};
-use carrack_domain::upload::Upload;
+use carrack_domain::upload::{Upload, UploadState};
 use carrack_domain::{BlobId, Result, Timestamp, UploadId};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,7 +78,7 @@ impl Small {
 pub struct Reconciled {
     /// Records whose bytes are missing.
     pub lost: u64,
-    /// Stored bytes without a record, deleted.
+    /// Stored bytes without a record, deleted; stages too.
     pub orphans: u64,
 }
 
@@ -107,12 +107,20 @@ impl Maintenance {
         let staged = if self.core.storage.is_shared() { ORPHAN_AGE } else { staged };
         let before = self.core.clock.now().as_millis() - prepared.as_millis() as i64;
         self.core.catalog.forget_prepared(Timestamp::from_millis(before)).await?;
+        self.discard_stages(staged).await?;
+        Ok(())
+    }
+
+    /// Deletes stages that no upload owns and that are older; how many.
+    async fn discard_stages(&self, age: Duration) -> Result<u64> {
+        let mut discarded = 0;
         for (stage, age_secs) in self.core.storage.stages().await? {
-            if age_secs >= staged.as_secs() && !self.core.catalog.has_upload(&stage).await? {
+            if age_secs >= age.as_secs() && !self.core.catalog.has_upload(&stage).await? {
                 self.core.storage.discard_stage(stage).await?;
+                discarded += 1;
             }
         }
-        Ok(())
+        Ok(discarded)
     }
 
     /// Completes an upload that was interrupted while it became a file.
@@ -129,9 +137,15 @@ impl Maintenance {
                     self.collect(orphan).await;
                 }
             }
-            Err(error) => {
-                tracing::error!(upload = %id, error = error.chain(), "an upload could not be completed")
-            }
+            Err(error) => match self.core.catalog.upload(&id).await {
+                Ok(upload) if !matches!(upload.state, UploadState::Finishing(_)) => {
+                    // Another node was faster, and has published the bytes.
+                    tracing::debug!(upload = %id, error = error.chain(), "an upload was completed elsewhere");
+                }
+                Ok(_) | Err(_) => {
+                    tracing::error!(upload = %id, error = error.chain(), "an upload could not be completed");
+                }
+            },
         }
     }
 
@@ -166,7 +180,7 @@ impl Maintenance {
         loop {
             let expired = self.core.catalog.expire_uploads(self.core.clock.now(), BATCH).await?;
             for id in &expired {
-                // What a crash leaves over here is a stage without a record, which the next start deletes.
+                // What a crash leaves over here is a stage without a record, which is found by reconciling.
                 self.core.storage.discard_stage(*id).await?;
                 ::metrics::counter!(metrics::UPLOADS, "result" => "expired").increment(1);
             }
@@ -329,6 +343,8 @@ impl Maintenance {
                 }
             }
         }
+        // Of a node that died, and whose upload was deleted or expired since.
+        orphans += self.discard_stages(ORPHAN_AGE).await?;
         ::metrics::counter!(metrics::ORPHANS).increment(orphans);
         Ok(Reconciled { lost, orphans })
     }

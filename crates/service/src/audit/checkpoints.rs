@@ -3,10 +3,11 @@
 use super::Options;
 use crate::Core;
 use crate::access::Access;
+use carrack_catalog::{AuditQuery, Position};
 use carrack_domain::audit::chain::Head;
 use carrack_domain::audit::checkpoint::{Checkpoint, Last};
 use carrack_domain::audit::verify::CHECKPOINT;
-use carrack_domain::audit::{Kind, Lines, Record};
+use carrack_domain::audit::{Fields, Kind, Lines, Record};
 use carrack_domain::{Error, Result, Timestamp};
 use std::io;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 /// How often old blocks are looked for, at most.
 const RETENTION_EVERY: Duration = Duration::from_secs(3600);
+/// More records than this that only mention checkpoints are worth one: each node makes some.
+const MENTIONS_MAX: usize = 64;
 
 /// Where checkpoints go: somewhere other than the log. Its calls may block.
 pub trait Sink: Send + Sync + 'static {
@@ -33,8 +36,6 @@ pub type Hold = Box<dyn Send>;
 struct State {
     /// The last one; `None` until the first sink was read.
     last: Option<Last>,
-    /// The block that says nothing but that there is a checkpoint: as long as it is the last, there is no need of another.
-    mention: u64,
     /// When old blocks were looked for.
     retained: Option<Timestamp>,
 }
@@ -103,7 +104,7 @@ impl Checkpoints {
         }
         let head = self.core.catalog.audit_head().await?;
         let last = self.read(&mut state).await?;
-        if head.block != last.block && head.block != state.mention && head.block > 0 {
+        if head.block > last.block && self.has_news(&last).await? {
             self.make(&mut state, &head, false).await?;
         }
         let now = self.core.clock.now();
@@ -114,6 +115,16 @@ impl Checkpoints {
         }
         ::metrics::gauge!(crate::metrics::AUDIT_CHECKPOINT).set(now.as_millis() as f64 / 1000.0);
         Ok(())
+    }
+
+    /// Whether anything was recorded since but that there are checkpoints: nodes with files of their own would otherwise make
+    /// one another make them for ever.
+    async fn has_news(&self, last: &Last) -> Result<bool> {
+        let from = Position { block: last.block + 1, line: 0 };
+        let page = self.core.catalog.audit_page(&AuditQuery::default(), Some(from), MENTIONS_MAX).await?;
+        let is_mention =
+            |line: &str| Fields::parse(line.as_bytes()).is_some_and(|fields| fields.action == CHECKPOINT);
+        Ok(page.next.is_some() || !page.records.iter().all(|(_, line)| is_mention(line)))
     }
 
     /// Deletes blocks of which every record is too old, after saying so in a checkpoint.
@@ -143,20 +154,17 @@ impl Checkpoints {
         }
         let last = made.last();
         state.last = Some(last);
-        state.mention = self.mention(&last, now).await?.max(state.mention);
-        Ok(())
+        self.mention(&last, now).await
     }
 
-    /// Says in the log itself that there is a checkpoint; the block that says nothing else, if that is the last.
-    async fn mention(&self, last: &Last, now: Timestamp) -> Result<u64> {
+    /// Says in the log itself that there is a checkpoint.
+    async fn mention(&self, last: &Last, now: Timestamp) -> Result<()> {
         let line = last.line.to_string();
         let mut record = Record::new(Kind::Note, now, CHECKPOINT);
         (record.count, record.version) = (Some(last.checkpoint), Some(line.as_str()));
         let mut lines = Lines::default();
         lines.push(&record);
-        self.core.catalog.append_audit(Arc::new(lines)).await?;
-        let head = self.core.catalog.audit_head().await?;
-        Ok(if head.block == last.block + 1 { head.block } else { 0 })
+        self.core.catalog.append_audit(Arc::new(lines)).await
     }
 }
 

@@ -86,7 +86,7 @@ async fn act(server: &Server, archive: &Value, action: &str) -> (StatusCode, Val
 }
 
 /// Text that deflates to about a third, the same for the same seed.
-fn text(len: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn text(len: usize, seed: u64) -> Vec<u8> {
     let noise = content(len / 4 + 64, seed);
     let words = ["upload", "archive", "rope", "blob", "lease", "fence", "the", "of", "and", "bytes"];
     let mut text = Vec::with_capacity(len + 32);

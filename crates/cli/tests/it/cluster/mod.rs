@@ -1,6 +1,8 @@
 //! What several nodes lean on: the real binary with real engines, also when those fail.
 
+mod agree;
 pub(crate) mod consul;
+mod dying;
 pub(crate) mod events;
 mod liar;
 mod postgres;

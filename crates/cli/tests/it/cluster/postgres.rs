@@ -6,7 +6,7 @@ use crate::contract::answers::json;
 use crate::server::{Server, Setup, TOKEN, content, without_variables};
 use crate::tus;
 use carrack_engines::Postgres;
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json as value};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use tokio::task::JoinSet;
 const RECOVERY: Duration = Duration::from_secs(10);
 
 /// A server of PostgreSQL with one empty database, and a data folder.
-struct Ground {
+pub(super) struct Ground {
     postgres: Postgres,
     url: String,
     folder: TempDir,
 }
 
 impl Ground {
-    fn new() -> Ground {
+    pub(super) fn new() -> Ground {
         let folder = TempDir::new().unwrap();
         std::fs::create_dir(folder.path().join("postgres")).unwrap();
         // Whoever the server runs as must find its way.
@@ -45,7 +45,7 @@ impl Ground {
         Setup::new().data(&self.data()).set("CARRACK_CATALOG__URL", &self.url)
     }
 
-    fn shared(&self) -> Setup {
+    pub(super) fn shared(&self) -> Setup {
         self.node().set("CARRACK_STORAGE__SHARED", "true")
     }
 
@@ -270,30 +270,6 @@ async fn what_a_killed_node_was_at_goes_on_at_the_other() {
     assert_eq!(tus::offset(&two, &upload).await, Ok(Some(700)), "what was acknowledged");
     assert_eq!(tus::patch(&two, &upload, 700, &bytes[700..]).send().await.unwrap().status(), 204);
     assert!(load(&two, "tus").await == bytes);
-}
-
-/// However many come at once to however many nodes, as many get a use as there are.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_link_for_one_use_has_one_over_both_nodes() {
-    let ground = Ground::new();
-    let nodes = [ground.shared().start(), ground.shared().start()];
-    store(&nodes[0], "f", &content(1000, 1)).await;
-    let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-    for run in 0..5 {
-        let wish = value!({"bucket": "default", "key": "f", "expires_in": 3600, "max_downloads": 1});
-        let link = json(nodes[run % 2].post("/v1/links").json(&wish).send().await.unwrap(), 201).await;
-        let path = link["url"].as_str().unwrap().strip_prefix(&nodes[run % 2].base).unwrap().to_owned();
-        let mut set = JoinSet::new();
-        for number in 0..100 {
-            let request =
-                client.get(nodes[number % 2].url(&path)).header("accept", "application/octet-stream");
-            set.spawn(async move { request.send().await.unwrap().status() });
-        }
-        let answers = set.join_all().await;
-        let claimed = answers.iter().filter(|status| status.is_redirection() || status.is_success()).count();
-        let gone = answers.iter().filter(|status| **status == StatusCode::GONE).count();
-        assert_eq!((claimed, gone), (1, 99), "{answers:?}");
-    }
 }
 
 /// What a client does that goes on as long as it is told to: the keys that were acknowledged, and the other answers.

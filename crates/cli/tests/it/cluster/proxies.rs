@@ -216,6 +216,30 @@ async fn haproxy_brings_everything_and_skips_a_node_that_is_not_there() {
     everything_gets_through(&proxy).await;
 }
 
+/// Whoever asks where to go on while no node is there is told to ask again, in the one way in which tus-js-client
+/// understands it; everybody else, that nobody is there.
+async fn an_upload_waits_for_nodes(proxy: &Proxy) {
+    let head = |path: &str| proxy.request(Method::HEAD, path).header("tus-resumable", "1.0.0").send();
+    let upload = format!("/v1/tus/{}", "0".repeat(32));
+    eventually("nobody is there", async || head("/v1/me").await.unwrap().status().is_server_error()).await;
+    for _ in 0..5 {
+        assert_eq!(head(&upload).await.unwrap().status(), 423);
+        assert!(head("/v1/me").await.unwrap().status().is_server_error());
+        let patch = proxy.request(Method::PATCH, &upload).send().await.unwrap();
+        assert!(patch.status().is_server_error());
+    }
+}
+
+#[tokio::test]
+async fn an_upload_waits_while_nginx_finds_no_node() {
+    an_upload_waits_for_nodes(&Proxy::nginx(free_port().unwrap(), [&nobody(), &nobody()])).await;
+}
+
+#[tokio::test]
+async fn an_upload_waits_while_haproxy_finds_no_node() {
+    an_upload_waits_for_nodes(&Proxy::haproxy(free_port().unwrap(), [&nobody(), &nobody()])).await;
+}
+
 #[tokio::test]
 async fn nginx_hides_that_a_node_stops() {
     let port = free_port().unwrap();
