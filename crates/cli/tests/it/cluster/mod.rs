@@ -1,6 +1,7 @@
 //! What several nodes lean on: the real binary with real engines, also when those fail.
 
 pub(crate) mod consul;
+mod direct;
 pub(crate) mod events;
 mod liar;
 mod postgres;
