@@ -75,6 +75,11 @@ bench: ## The figures of the main job, on the release binary
 	python3 bench/slow_uploads.py --proto tus
 	$(CARGO) bench --locked -p carrack-zip -p carrack-catalog -p carrack-service
 
+.PHONY: bench-s3
+bench-s3: ## Bytes to S3 and back beside 'aws s3 cp', with Garage; needs both on the PATH
+	$(CARGO) build --locked --release --bin carrack
+	python3 bench/s3.py
+
 .PHONY: bench-tls
 bench-tls: ## Transfers over TLS beside nginx, and one HTTP/2 stream over a long line
 	bench/peers/setup.sh nginx

@@ -24,6 +24,11 @@ pub struct SignUrl {
     /// Bytes per second, at least 1024, over all connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<u64>,
+    /// Whether it shall lead to the storage itself, where the server allows that: for `GET` alone, without `ip` and `rate_limit`,
+    /// for 900 seconds at most. Such a URL is good until it ends, whatever becomes of the file's policy or the caller's token;
+    /// what is fetched by it is neither counted nor recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub direct: bool,
 }
 
 /// A URL that needs no credentials.
@@ -33,6 +38,10 @@ pub struct SignedUrl {
     pub url: String,
     /// The method it is good for.
     pub method: String,
+    /// Whether it leads to the storage itself: the answers are S3's, and a download that is cut off later than it ends takes a
+    /// new one.
+    #[serde(default)]
+    pub direct: bool,
     /// When it ends.
     pub expires_at: String,
 }
@@ -48,8 +57,12 @@ pub struct PartUrl {
     pub url: String,
     /// `PUT`.
     pub method: String,
-    /// Headers that must be sent besides; there are none.
+    /// Headers that must be sent besides.
     pub headers: BTreeMap<String, String>,
+    /// Whether it leads to the storage itself: the bytes do not pass the server, the answer is S3's, and the part counts when it
+    /// is found there.
+    #[serde(default)]
+    pub direct: bool,
     /// When it ends.
     pub expires_at: String,
 }
@@ -63,6 +76,10 @@ pub struct SignParts {
     /// Seconds for which the URLs are good, 1 to 604800; 900 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u64>,
+    /// CRC-32 of parts in hex, by number: where the server allows it, these go to the storage itself, with URLs that are good
+    /// for 900 seconds at most and for no other bytes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub crc32: BTreeMap<u64, String>,
 }
 
 /// URLs of parts.

@@ -127,6 +127,7 @@ async fn ledger(catalog: &Arc<SqliteCatalog>, bucket: &BucketName) -> Outcome {
         precondition: Precondition::None,
         told: false,
         wants_sha256: false,
+        direct: false,
         state: UploadState::Open,
         created_at: NOW,
         expires_at: NOW,

@@ -281,9 +281,14 @@ pub trait Catalog: ArchiveCatalog + AuditCatalog + Send + Sync + 'static {
     /// How many uploads are open or finishing, for the metric.
     async fn open_uploads(&self) -> Result<u64>;
 
-    /// Writes a line of the ledger and moves the upload's expiry. The same extent again replaces the line.
+    /// Writes a line of the ledger and moves the upload's expiry. The same extent again replaces the line, except that one which
+    /// nobody has seen does not replace one that passed here.
     /// `upload_not_found`, or `upload_finished` when it is not open.
     async fn record_extent(&self, id: &UploadId, extent: &StoredExtent, expires_at: Timestamp) -> Result<()>;
+
+    /// Notes that somebody is told where to send parts past the server, and moves the upload's expiry. Again is fine.
+    /// `upload_not_found`, or `upload_finished` when it is not open.
+    async fn note_direct(&self, id: &UploadId, expires_at: Timestamp) -> Result<()>;
 
     /// The ledger by offset. Empty for an unknown upload.
     async fn extents(&self, id: &UploadId) -> Result<Vec<StoredExtent>>;

@@ -156,6 +156,11 @@ impl Piece {
         Piece { crc32: 0, fragment: Fragment::new(offset) }
     }
 
+    /// The piece `start..end` of bytes that came to the storage past this process, of which it says this CRC-32.
+    pub fn unseen(start: u64, end: u64, crc32: u32) -> Piece {
+        Piece { crc32, fragment: Fragment::unseen(start, end) }
+    }
+
     /// Bytes in the piece.
     pub fn len(&self) -> u64 {
         self.fragment.end() - self.fragment.start()
@@ -172,7 +177,7 @@ impl Piece {
         Some(Piece { crc32, fragment: self.fragment.join(&next.fragment)? })
     }
 
-    /// The digests of a whole file; `None` unless the piece begins at 0.
+    /// The digests of a whole file; `None` unless the piece begins at 0 and all of it was seen.
     pub fn content(&self) -> Option<ContentDigest> {
         Some(ContentDigest { crc32: self.crc32, blake3: self.fragment.root()?, sha256: None })
     }

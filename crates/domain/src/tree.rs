@@ -37,12 +37,28 @@ pub struct Fragment {
     /// Bytes of the last chunk while it may not be compressed yet: because it is incomplete, or because it is the
     /// first of all and might turn out to be the only one (the root is compressed in another way).
     tail: Vec<u8>,
+    /// Nobody here has seen the bytes: where they are is all that is known.
+    unseen: bool,
 }
+
+/// What stands in the place of the head's length in the form of a fragment whose bytes nobody has seen.
+const UNSEEN: u16 = u16::MAX;
 
 impl Fragment {
     /// A fragment without bytes that begins at `start`.
     pub fn new(start: u64) -> Fragment {
-        Fragment { start, end: start, head: Vec::new(), nodes: Vec::new(), tail: Vec::new() }
+        Fragment { start, end: start, head: Vec::new(), nodes: Vec::new(), tail: Vec::new(), unseen: false }
+    }
+
+    /// The fragment `start..end` of bytes that came to the storage past this process: it joins like any other, and what it
+    /// is joined to has no root.
+    pub fn unseen(start: u64, end: u64) -> Fragment {
+        Fragment { end, unseen: true, ..Fragment::new(start) }
+    }
+
+    /// Whether every byte of it has passed here.
+    pub fn is_seen(&self) -> bool {
+        !self.unseen
     }
 
     /// Where it begins.
@@ -95,6 +111,9 @@ impl Fragment {
         if self.start == self.end {
             return Some(next.clone());
         }
+        if self.unseen || next.unseen {
+            return Some(Fragment::unseen(self.start, next.end));
+        }
         self.update(&next.head);
         if !next.nodes.is_empty() || !next.tail.is_empty() {
             self.settle_tail(true);
@@ -107,9 +126,9 @@ impl Fragment {
         Some(self)
     }
 
-    /// The BLAKE3 hash of everything; `None` unless the fragment begins at 0.
+    /// The BLAKE3 hash of everything; `None` unless the fragment begins at 0 and every byte of it was seen.
     pub fn root(&self) -> Option<[u8; 32]> {
-        if self.start != 0 {
+        if self.start != 0 || self.unseen {
             return None;
         }
         let mut values: Vec<ChainingValue> = self.nodes.iter().map(|node| node.value).collect();
@@ -171,6 +190,11 @@ impl Fragment {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(20 + self.head.len() + self.tail.len() + self.nodes.len() * 33);
         bytes.extend_from_slice(&self.start.to_le_bytes());
+        if self.unseen {
+            bytes.extend_from_slice(&UNSEEN.to_le_bytes());
+            bytes.extend_from_slice(&self.end.to_le_bytes());
+            return bytes;
+        }
         bytes.extend_from_slice(&(self.head.len() as u16).to_le_bytes());
         bytes.extend_from_slice(&(self.tail.len() as u16).to_le_bytes());
         bytes.extend_from_slice(&self.head);
@@ -186,6 +210,10 @@ impl Fragment {
     pub fn decode(bytes: &[u8]) -> Option<Fragment> {
         let (start, bytes) = bytes.split_first_chunk::<8>()?;
         let (head_len, bytes) = bytes.split_first_chunk::<2>()?;
+        if u16::from_le_bytes(*head_len) == UNSEEN {
+            let (start, end) = (u64::from_le_bytes(*start), u64::from_le_bytes(bytes.try_into().ok()?));
+            return (start <= end).then(|| Fragment::unseen(start, end));
+        }
         let (tail_len, bytes) = bytes.split_first_chunk::<2>()?;
         let (head, bytes) = bytes.split_at_checked(u16::from_le_bytes(*head_len).into())?;
         let (tail, mut bytes) = bytes.split_at_checked(u16::from_le_bytes(*tail_len).into())?;
@@ -203,7 +231,7 @@ impl Fragment {
             bytes = rest;
         }
         end = end.checked_add(tail.len() as u64)?;
-        Some(Fragment { start, end, head: head.to_vec(), nodes, tail: tail.to_vec() })
+        Some(Fragment { start, end, head: head.to_vec(), nodes, tail: tail.to_vec(), unseen: false })
     }
 }
 
@@ -269,6 +297,18 @@ mod tests {
     fn aligned_parts_are_one_node() {
         let bytes = content(1 << 20);
         assert!(of(&bytes, 1 << 19, 1 << 20).encode().len() < 50);
+    }
+
+    #[test]
+    fn what_nobody_has_seen_has_a_place_and_no_root() {
+        let bytes = content(3000);
+        let unseen = Fragment::unseen(1000, 2000);
+        let whole = of(&bytes, 0, 1000).join(&unseen).unwrap().join(&of(&bytes, 2000, 3000)).unwrap();
+        assert_eq!((whole.start(), whole.end(), whole.root(), whole.is_seen()), (0, 3000, None, false));
+        assert_eq!(Fragment::new(0).join(&Fragment::unseen(0, 7)), Some(Fragment::unseen(0, 7)));
+        assert_eq!(unseen.clone().join(&Fragment::unseen(2001, 2002)), None);
+        assert_eq!(Fragment::decode(&unseen.encode()), Some(unseen.clone()));
+        assert_eq!(Fragment::decode(&unseen.encode()[..17]), None);
     }
 
     proptest! {

@@ -56,6 +56,8 @@ pub struct Upload {
     pub told: bool,
     /// Whether the client wants to know the SHA-256 of the whole.
     pub wants_sha256: bool,
+    /// Whether parts of it may have come to the storage past the server: somebody was told where to send them.
+    pub direct: bool,
     /// Where it stands.
     pub state: UploadState,
     /// When it was made.
@@ -127,10 +129,27 @@ pub const PARTIALS_MAX: usize = 1_000;
 pub struct StoredExtent {
     /// Digests that join to those of the whole; knows where the extent begins and ends.
     pub piece: Piece,
-    /// Plain BLAKE3 of the extent alone: what the client is told, and what a repeated part is compared with.
+    /// Plain BLAKE3 of the extent alone: what the client is told, and what a repeated part is compared with. Of bytes that
+    /// nobody here has seen, what tells them from all others ([`StoredExtent::unseen`]).
     pub blake3: [u8; 32],
     /// What the storage said of it.
     pub receipt: Receipt,
+}
+
+impl StoredExtent {
+    /// The line of bytes that came to the storage past this process: what is known of them is the storage's word.
+    pub fn unseen(upload: &UploadId, piece: Piece, receipt: Receipt) -> StoredExtent {
+        let mut hasher =
+            blake3::Hasher::new_derive_key("carrack 2026 content that only the storage has seen");
+        hasher.update(upload.as_bytes());
+        hasher.update(&receipt);
+        StoredExtent { piece, blake3: *hasher.finalize().as_bytes(), receipt }
+    }
+
+    /// Whether its bytes have passed here: it was acknowledged then, and what came past does not touch it.
+    pub fn is_seen(&self) -> bool {
+        self.piece.fragment.is_seen()
+    }
 }
 
 /// What a storage says of bytes it has made durable, and wants to be told again when they are published. Nobody else reads

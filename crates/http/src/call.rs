@@ -6,7 +6,7 @@ use crate::credentials::{self, Caller};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use carrack_domain::access::{FileRef, PrefixRef};
-use carrack_domain::audit::Context;
+use carrack_domain::audit::{Context, Kind};
 use carrack_domain::digest::{Algorithm, Digest};
 use carrack_domain::file::Metadata;
 use carrack_domain::link::{Link, Target};
@@ -129,6 +129,14 @@ impl Call {
                 context.about_file(&file.bucket, &file.key);
             }
         }
+    }
+
+    /// Records that somebody has got a way past the server: what comes of it is not seen here.
+    pub(crate) fn handed_out(&self, action: &'static str, bytes: u64, detail: &str) {
+        let Some(context) = &self.context else { return };
+        let mut record = context.record(Kind::Note, self.principal.circumstances().now, action);
+        (record.bytes, record.detail) = (Some(bytes), Some(detail));
+        self.app.service.audit.write(&record);
     }
 
     fn param(&self, name: &str) -> &str {

@@ -68,6 +68,7 @@ pub(crate) async fn open_storage(config: &Config, folder: &DataFolder) -> Result
             let s3 = config.storage.s3.clone();
             let options = S3Options {
                 endpoint: s3.endpoint,
+                public_endpoint: s3.public_endpoint,
                 region: s3.region,
                 bucket: s3.bucket,
                 prefix: s3.prefix,
@@ -75,6 +76,8 @@ pub(crate) async fn open_storage(config: &Config, folder: &DataFolder) -> Result
                 secret_access_key: s3.secret_access_key,
                 path_style: s3.path_style,
                 memory_bytes: s3.memory,
+                direct_parts: s3.direct_parts,
+                direct_downloads: s3.direct_downloads,
             };
             Ok(Arc::new(S3Store::open(options, Arc::new(SystemClock), Arc::new(SystemEntropy)).await?))
         }

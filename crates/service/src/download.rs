@@ -8,10 +8,12 @@ use crate::contents::CONTENT_BYTES_MAX;
 use carrack_domain::access::ReadFile;
 use carrack_domain::file::{Blob, File};
 use carrack_domain::{BlobId, Code, Error, Grant, Result, Rope};
+use carrack_storage::{Address, Shown};
 pub use carrack_storage::{Form, Reader};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use flow::Flow;
 pub(crate) use transfer::COUNTED_BYTES;
@@ -103,6 +105,14 @@ impl Downloads {
         }
         let rope = Rope::of_blob(file.blob.clone(), file.etag(), file.created_at);
         Ok(OpenFile { file, rope, reader, hold })
+    }
+
+    /// Where others may fetch a file past the server, for so long; `None` where it has to pass: one that is kept in the catalog,
+    /// or in pieces.
+    pub fn address(&self, file: &File, shown: &Shown, good_for: Duration) -> Option<Address> {
+        let [(run, _)] = file.blob.stored()[..] else { return None };
+        let is_stored = file.blob.size > CONTENT_BYTES_MAX;
+        is_stored.then(|| self.core.storage.blob_address(run, shown, good_for)).flatten()
     }
 
     /// A file's content as it was, opened, whether the file still has it or not; `content_gone` once it is not stored any

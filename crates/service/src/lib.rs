@@ -35,6 +35,7 @@ use carrack_domain::{Clock, Entropy, Result};
 use carrack_state::State;
 pub use carrack_state::Watch;
 use carrack_storage::Storage;
+pub use carrack_storage::{Address, Shown};
 use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;

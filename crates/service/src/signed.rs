@@ -18,6 +18,8 @@ use std::time::Duration;
 pub const EXPIRES_DEFAULT: Duration = Duration::from_secs(900);
 /// The longest that one is good.
 pub const EXPIRES_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The longest that a URL is good which leads to the storage itself: nothing is asked again when it is used.
+pub const DIRECT_MAX: Duration = Duration::from_secs(900);
 /// How far the clock may have gone back since one was made.
 const SKEW: Duration = Duration::from_secs(60);
 
@@ -118,6 +120,19 @@ impl Access {
         self.sign(Purpose::File, share.principal().identity(), name, path, terms)
     }
 
+    /// How long a URL may be good that leads to the storage itself, in whole seconds, and when it ends then.
+    pub fn direct_lifetime(
+        &self,
+        identity: &Identity,
+        expires_in: Option<Duration>,
+    ) -> Result<(Duration, Timestamp)> {
+        let now = self.now();
+        let exp = end(identity, now, check_wish(expires_in)?.min(DIRECT_MAX));
+        let seconds = u64::try_from(exp - now.as_secs()).unwrap_or(0).clamp(1, DIRECT_MAX.as_secs());
+        let lifetime = Duration::from_secs(seconds);
+        Ok((lifetime, Timestamp::from_millis(now.as_secs().saturating_mul(1000)).after(lifetime)))
+    }
+
     fn sign(
         &self,
         purpose: Purpose,
@@ -126,17 +141,8 @@ impl Access {
         path: &str,
         terms: Terms,
     ) -> Result<Signature> {
-        let wished = terms.expires_in.unwrap_or(EXPIRES_DEFAULT);
-        if wished.is_zero() || wished > EXPIRES_MAX {
-            return Err(Error::new(
-                Code::InvalidRequest,
-                format!("expires_in is a number of seconds from 1 to {}.", EXPIRES_MAX.as_secs()),
-            ));
-        }
         let now = self.now();
-        // Whole seconds: not less than was wished, not more than there is.
-        let wished = now.after(wished + Duration::from_millis(999)).as_secs();
-        let exp = identity.expires_at.map_or(wished, |own| own.as_secs().min(wished));
+        let exp = end(identity, now, check_wish(terms.expires_in)?);
         let claims = Claims {
             method: method.to_owned(),
             iat: now.as_secs(),
@@ -201,4 +207,22 @@ impl Access {
         let rate_limit = claims.rate_limit.map(|rate| LinkRate { name: name(), rate });
         Ok(Signed { identity: Arc::new(identity), filename: claims.filename, rate_limit })
     }
+}
+
+fn check_wish(expires_in: Option<Duration>) -> Result<Duration> {
+    let wished = expires_in.unwrap_or(EXPIRES_DEFAULT);
+    if wished.is_zero() || wished > EXPIRES_MAX {
+        return Err(Error::new(
+            Code::InvalidRequest,
+            format!("expires_in is a number of seconds from 1 to {}.", EXPIRES_MAX.as_secs()),
+        ));
+    }
+    Ok(wished)
+}
+
+/// When something ends that is good for so long, in seconds since 1970: not less than was wished, not after the signer's own
+/// credentials.
+fn end(identity: &Identity, now: Timestamp, wished: Duration) -> i64 {
+    let wished = now.after(wished + Duration::from_millis(999)).as_secs();
+    identity.expires_at.map_or(wished, |own| own.as_secs().min(wished))
 }

@@ -18,6 +18,7 @@ use carrack_domain::upload::Receipt;
 use carrack_domain::{BlobId, Error, Result, UploadId};
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 use tokio::sync::watch;
 
 pub use local::{LocalOptions, LocalStore, OpenError};
@@ -120,6 +121,48 @@ pub struct Whole {
     pub receipts: Vec<Receipt>,
 }
 
+/// A part that is to be sent to the storage past this process: it has exactly so many bytes, of this CRC-32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Where it begins.
+    pub offset: u64,
+    /// Its bytes.
+    pub len: u64,
+    /// Their CRC-32.
+    pub crc32: u32,
+}
+
+/// Where somebody else may send or fetch bytes past this process, for a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The URL, to be used exactly as it is.
+    pub url: String,
+    /// Headers that have to be sent with it, in lower case.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+/// A part that has come to the storage past this process, by its own word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrived {
+    /// Where it begins.
+    pub offset: u64,
+    /// Its bytes, which may be others than were wished.
+    pub len: u64,
+    /// Their CRC-32.
+    pub crc32: u32,
+    /// What the ledger is to know: it tells this part from another that takes its place later.
+    pub receipt: Receipt,
+}
+
+/// What a storage that answers a download itself says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The media type.
+    pub content_type: String,
+    /// `Content-Disposition`.
+    pub disposition: String,
+}
+
 /// What a reader will be asked for, in this order.
 pub type Coming = Box<dyn Iterator<Item = Extent> + Send>;
 
@@ -144,9 +187,32 @@ pub trait Storage: Send + Sync + 'static {
         observer: Observer,
     ) -> Result<Box<dyn ExtentWriter>>;
 
+    /// Where somebody else may send this part of the stage; `None` where parts have to pass this process. Nothing of it counts
+    /// before it is found by [`Storage::arrived`] and its receipt is in the ledger.
+    async fn part_address(
+        &self,
+        _stage: UploadId,
+        _part: Part,
+        _good_for: Duration,
+    ) -> Result<Option<Address>> {
+        Ok(None)
+    }
+
+    /// What has come to the stage past this process, by offset; `None` when no more can come, because the stage is a blob or
+    /// gone.
+    async fn arrived(&self, _stage: UploadId) -> Result<Option<Vec<Arrived>>> {
+        Ok(None)
+    }
+
+    /// Where somebody else may fetch the bytes of a blob, whole or any range of them; `None` where they have to pass this
+    /// process.
+    fn blob_address(&self, _blob: BlobId, _shown: &Shown, _good_for: Duration) -> Option<Address> {
+        None
+    }
+
     /// Makes these bytes of the stage the blob of its name ([`UploadId::blob`]), durably; what lies behind was never
     /// acknowledged. Doing it again after a crash at any point is fine. `data_lost` when neither stage nor blob has these
-    /// bytes.
+    /// bytes; `superseded` when somebody has sent other bytes past this process meanwhile.
     async fn publish(&self, stage: UploadId, whole: &Whole) -> Result<()>;
 
     /// Room for `bytes` that somebody else is about to write to the same disk; `storage_full` unless they fit now. A look

@@ -51,7 +51,8 @@ pub(crate) fn upload_create(upload: &Upload) -> Change {
 
 pub(crate) fn of_bytes(action: &'static str, id: &UploadId, piece: &Piece) -> Change {
     let begins = piece.fragment.end() - piece.len();
-    Change::new(action).of(id).bytes(piece.len()).detail(format!("from byte {begins} on"))
+    let way = if piece.fragment.is_seen() { "" } else { ", sent to the storage directly" };
+    Change::new(action).of(id).bytes(piece.len()).detail(format!("from byte {begins} on{way}"))
 }
 
 pub(crate) fn link_create(link: &Link) -> Change {

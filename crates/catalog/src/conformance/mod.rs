@@ -231,6 +231,7 @@ fn upload(number: u64, bucket: &BucketName, name: &str, size: u64) -> Upload {
         precondition: Precondition::Absent,
         told: false,
         wants_sha256: false,
+        direct: false,
         state: UploadState::Open,
         created_at: NOW,
         expires_at: later(60),

@@ -40,6 +40,12 @@ pub(super) async fn life(catalog: &dyn Catalog) {
         catalog.delete_upload(&conditional.id).await.unwrap();
     }
     assert_eq!(catalog.open_uploads().await.unwrap(), 2);
+    for _ in 0..2 {
+        catalog.note_direct(&plain.id, later(30)).await.unwrap();
+        let noted = Upload { direct: true, expires_at: later(30), ..plain.clone() };
+        assert_eq!(catalog.upload(&plain.id).await.unwrap(), noted);
+    }
+    assert_code(catalog.note_direct(&upload_id(9), NOW).await, Code::UploadNotFound, "note_direct");
     catalog.record_extent(&up.id, &line, later(70)).await.unwrap();
     catalog.delete_upload(&up.id).await.unwrap();
     assert_eq!(catalog.extents(&up.id).await.unwrap(), []);
@@ -75,6 +81,20 @@ pub(super) async fn ledger(catalog: &dyn Catalog) {
         whole = whole.join(&line.piece).expect("the ledger's pieces still join");
     }
     assert_eq!(whole.len(), 7027);
+
+    let other = upload(2, &name, "other", 10_000);
+    catalog.create_upload(&other).await.unwrap();
+    let unseen = |said: &'static [u8]| {
+        let piece = carrack_domain::digest::Piece::unseen(1000, 2024, 7);
+        StoredExtent::unseen(&other.id, piece, Receipt::from_static(said))
+    };
+    let stored = async || catalog.extent(&other.id, 1000).await.unwrap();
+    for said in [unseen(b"said by the storage"), unseen(b"and once more"), second.clone()] {
+        catalog.record_extent(&other.id, &said, later(100)).await.unwrap();
+        assert_eq!(stored().await, Some(said), "what nobody has seen is replaced");
+    }
+    catalog.record_extent(&other.id, &unseen(b"too late"), later(200)).await.unwrap();
+    assert_eq!(stored().await, Some(second), "what passed here is not");
 }
 
 /// What it is, extents as offset and length, whether they cover 2500 bytes.
@@ -126,6 +146,8 @@ pub(super) async fn finish(catalog: &dyn Catalog) {
     assert_eq!(catalog.finishing_uploads().await.unwrap(), [expected]);
     let again = catalog.record_extent(&up.id, &extent(0, 10, 1), later(1)).await;
     assert_code(again, Code::UploadFinished, "record_extent while finishing");
+    let noted = catalog.note_direct(&up.id, later(1)).await;
+    assert_code(noted, Code::UploadFinished, "note_direct while finishing");
     assert_code(catalog.delete_upload(&up.id).await, Code::UploadFinished, "delete_upload while finishing");
     assert_eq!(catalog.open_uploads().await.unwrap(), 1);
 

@@ -195,6 +195,7 @@ pub static TABLES: [Table; 23] = [
             text("condition"),
             flag("wants_sha256"),
             int("writers"),
+            flag("direct"),
         ],
         filter: COMPLETE,
         page: 200,

@@ -172,6 +172,13 @@ impl Catalog for PostgresCatalog {
         .await
     }
 
+    async fn note_direct(&self, id: &UploadId, expires_at: Timestamp) -> Result<()> {
+        self.write("note_direct", (*id, expires_at), |(id, expires_at), turn| {
+            Box::pin(uploads::note_direct(turn.session, id, *expires_at))
+        })
+        .await
+    }
+
     async fn extents(&self, id: &UploadId) -> Result<Vec<StoredExtent>> {
         read!(self, "extents", |c| uploads::extents(c, id))
     }

@@ -19,7 +19,7 @@ struct Migration {
 }
 
 /// In order; the schema version is how many of them a database has seen.
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration { name: "facts", sql: include_str!("../../migrations/postgres/0001_facts.sql"), needs: 1 },
     Migration { name: "events", sql: include_str!("../../migrations/postgres/0002_events.sql"), needs: 1 },
     Migration {
@@ -27,6 +27,7 @@ const MIGRATIONS: [Migration; 3] = [
         sql: include_str!("../../migrations/postgres/0003_receipts.sql"),
         needs: 1,
     },
+    Migration { name: "direct", sql: include_str!("../../migrations/postgres/0004_direct.sql"), needs: 1 },
 ];
 
 /// How long a server that is starting, or changing its primary, is waited for.

@@ -19,7 +19,7 @@ pub(super) const FILE: &str = "key, blob_id, size, crc32, blake3, sha256, file.c
 /// Columns of [`upload`].
 pub(super) const UPLOAD: &str = "id, owner, bucket, key, size, part_size, only_create, state, blob_id, \
      created_at, expires_at, expected, content_type, metadata, shape, length, echo_metadata, echo_concat, told, condition, \
-     wants_sha256";
+     wants_sha256, direct";
 /// Columns of [`extent`].
 pub(super) const EXTENT: &str = "begins, ends, crc32, blake3, fragment, receipt";
 
@@ -143,6 +143,7 @@ pub(super) fn upload(row: &Row) -> Done<Upload> {
         precondition: values::precondition(get(row, 6)?, get(row, 19)?)?,
         told: get(row, 18)?,
         wants_sha256: get(row, 20)?,
+        direct: get(row, 21)?,
         state,
         created_at: time(row, 9)?,
         expires_at: time(row, 10)?,

@@ -30,8 +30,8 @@ pub(super) async fn insert(session: &Session, upload: &Upload) -> Done<()> {
     let (only_create, condition) = condition(&upload.precondition);
     let length = upload.length().filter(|_| shape != PARTS).map(signed).transpose()?;
     let sql = "INSERT INTO upload (id, owner, bucket, key, size, part_size, only_create, state, created_at, expires_at, \
-         expected, content_type, metadata, shape, length, echo_metadata, echo_concat, told, condition, wants_sha256) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
+         expected, content_type, metadata, shape, length, echo_metadata, echo_concat, told, condition, wants_sha256, direct) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)";
     let values = params![
         bytes(upload.id.as_bytes()),
         upload.owner,
@@ -52,6 +52,7 @@ pub(super) async fn insert(session: &Session, upload: &Upload) -> Done<()> {
         upload.told,
         condition,
         upload.wants_sha256,
+        upload.direct,
     ];
     session.execute(sql, values).await?;
     Ok(())
@@ -116,11 +117,27 @@ pub(super) async fn record_extent(
     expires_at: Timestamp,
 ) -> Done<()> {
     let sql = "UPDATE upload SET expires_at = $2 WHERE id = $1 AND state = 0";
-    if session.execute(sql, params![bytes(id.as_bytes()), expires_at.as_millis()]).await? == 0 {
-        let error = if exists(session, id).await? { finished() } else { not_found(id) };
-        return Err(error.into());
+    touch(session, sql, id, expires_at).await?;
+    // The row of the upload is locked by that, so nobody comes in between.
+    let start = extent.piece.fragment.start();
+    if !extent.is_seen() && self::extent(session, id, start).await?.is_some_and(|present| present.is_seen()) {
+        return Ok(());
     }
     put_line(session, id, extent).await
+}
+
+pub(super) async fn note_direct(session: &Session, id: &UploadId, expires_at: Timestamp) -> Done<()> {
+    let sql = "UPDATE upload SET expires_at = $2, direct = true WHERE id = $1 AND state = 0";
+    touch(session, sql, id, expires_at).await
+}
+
+/// Changes an open upload.
+async fn touch(session: &Session, sql: &'static str, id: &UploadId, expires_at: Timestamp) -> Done<()> {
+    if session.execute(sql, params![bytes(id.as_bytes()), expires_at.as_millis()]).await? > 0 {
+        return Ok(());
+    }
+    let error = if exists(session, id).await? { finished() } else { not_found(id) };
+    Err(error.into())
 }
 
 /// Writes a line of the ledger over the one that begins at the same offset.

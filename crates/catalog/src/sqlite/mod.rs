@@ -303,6 +303,11 @@ impl Catalog for SqliteCatalog {
             .await
     }
 
+    async fn note_direct(&self, id: &UploadId, expires_at: Timestamp) -> Result<()> {
+        let id = *id;
+        self.write("note_direct", move |c| uploads::note_direct(c, &id, expires_at)).await
+    }
+
     async fn extents(&self, id: &UploadId) -> Result<Vec<StoredExtent>> {
         let id = *id;
         self.long("extents", move |c| uploads::extents(c, &id)).await

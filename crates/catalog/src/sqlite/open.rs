@@ -12,7 +12,7 @@ const SQLITE_LEAST: i32 = 3_051_003;
 /// "CRCK": marks a database as ours.
 const APPLICATION_ID: i64 = 0x4352_434b;
 /// Schema changes, in order; the schema version is how many of them a database has seen.
-const MIGRATIONS: [&str; 12] = [
+const MIGRATIONS: [&str; 13] = [
     include_str!("../../migrations/sqlite/0001_facts.sql"),
     include_str!("../../migrations/sqlite/0002_append.sql"),
     include_str!("../../migrations/sqlite/0003_archives.sql"),
@@ -25,6 +25,7 @@ const MIGRATIONS: [&str; 12] = [
     include_str!("../../migrations/sqlite/0010_shared_archives.sql"),
     include_str!("../../migrations/sqlite/0011_events.sql"),
     include_str!("../../migrations/sqlite/0012_receipts.sql"),
+    include_str!("../../migrations/sqlite/0013_direct.sql"),
 ];
 /// What a whole check may read at most: the start may not take longer than 2 s.
 const QUICK_CHECK_BYTES_MAX: u64 = 256 << 20;

@@ -22,7 +22,7 @@ pub(super) const FILE: &str = "key, blob_id, size, crc32, blake3, sha256, file.c
 /// Columns of [`upload`].
 pub(super) const UPLOAD: &str = "id, owner, bucket, key, size, part_size, only_create, state, blob_id, \
      created_at, expires_at, expected, content_type, metadata, shape, length, echo_metadata, echo_concat, told, condition, \
-     wants_sha256";
+     wants_sha256, direct";
 /// Columns of [`extent`].
 pub(super) const EXTENT: &str = "begins, ends, crc32, blake3, fragment, receipt";
 
@@ -117,6 +117,7 @@ pub(super) fn upload(row: &Row<'_>) -> Done<Upload> {
         precondition: precondition(row)?,
         told: row.get(18)?,
         wants_sha256: row.get(20)?,
+        direct: row.get(21)?,
         state,
         created_at: Timestamp::from_millis(row.get(9)?),
         expires_at: Timestamp::from_millis(row.get(10)?),

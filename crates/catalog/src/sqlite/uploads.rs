@@ -31,8 +31,8 @@ pub(super) fn insert(connection: &Connection, upload: &Upload) -> Done<()> {
     let length = upload.length().filter(|_| shape != rows::PARTS).map(signed).transpose()?;
     let mut statement = connection.prepare_cached(
         "INSERT INTO upload (id, owner, bucket, key, size, part_size, only_create, state, created_at, expires_at, \
-         expected, content_type, metadata, shape, length, echo_metadata, echo_concat, told, condition, wants_sha256) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+         expected, content_type, metadata, shape, length, echo_metadata, echo_concat, told, condition, wants_sha256, direct) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     )?;
     statement.execute(params![
         upload.id.as_bytes(),
@@ -54,6 +54,7 @@ pub(super) fn insert(connection: &Connection, upload: &Upload) -> Done<()> {
         upload.told,
         condition,
         upload.wants_sha256,
+        upload.direct,
     ])?;
     Ok(())
 }
@@ -119,15 +120,27 @@ pub(super) fn record_extent(
     extent: &StoredExtent,
     expires_at: Timestamp,
 ) -> Done<()> {
-    let mut statement =
-        connection.prepare_cached("UPDATE upload SET expires_at = ?2 WHERE id = ?1 AND state = 0")?;
-    if statement.execute(params![id.as_bytes(), expires_at.as_millis()])? == 0 {
-        if !exists(connection, id)? {
-            return Err(not_found(id).into());
-        }
-        return Err(finished().into());
+    let sql = "UPDATE upload SET expires_at = ?2 WHERE id = ?1 AND state = 0";
+    touch(connection, sql, id, expires_at)?;
+    let start = extent.piece.fragment.start();
+    if !extent.is_seen() && self::extent(connection, id, start)?.is_some_and(|present| present.is_seen()) {
+        return Ok(());
     }
     put_line(connection, id, extent)
+}
+
+pub(super) fn note_direct(connection: &Connection, id: &UploadId, expires_at: Timestamp) -> Done<()> {
+    let sql = "UPDATE upload SET expires_at = ?2, direct = 1 WHERE id = ?1 AND state = 0";
+    touch(connection, sql, id, expires_at)
+}
+
+/// Changes an open upload.
+fn touch(connection: &Connection, sql: &str, id: &UploadId, expires_at: Timestamp) -> Done<()> {
+    let mut statement = connection.prepare_cached(sql)?;
+    if statement.execute(params![id.as_bytes(), expires_at.as_millis()])? > 0 {
+        return Ok(());
+    }
+    Err(if exists(connection, id)? { finished() } else { not_found(id) }.into())
 }
 
 /// Writes a line of the ledger over the one that begins at the same offset.

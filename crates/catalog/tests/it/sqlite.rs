@@ -65,6 +65,7 @@ fn upload(size: u64) -> Upload {
         precondition: Precondition::None,
         told: false,
         wants_sha256: false,
+        direct: false,
         state: UploadState::Open,
         created_at: NOW,
         expires_at: NOW,

@@ -58,6 +58,7 @@ pub struct Storage {
 #[serde(deny_unknown_fields)]
 pub struct S3 {
     pub endpoint: String,
+    pub public_endpoint: String,
     pub region: String,
     pub bucket: String,
     pub prefix: String,
@@ -66,6 +67,8 @@ pub struct S3 {
     pub path_style: bool,
     #[serde(deserialize_with = "units::bytes")]
     pub memory: u64,
+    pub direct_parts: bool,
+    pub direct_downloads: bool,
 }
 
 impl S3 {
@@ -79,12 +82,14 @@ impl S3 {
     /// What is wrong with them, if they are used.
     fn check(&self) -> Vec<String> {
         let mut wrong = Vec::new();
-        let host = ["http://", "https://"].iter().find_map(|scheme| self.endpoint.strip_prefix(scheme));
-        if host.is_none_or(|host| host.is_empty() || host.trim_end_matches('/').contains('/')) {
-            let found = &self.endpoint;
-            wrong.push(format!(
-                "setting storage.s3.endpoint: found {found:?}, expected such as \"https://s3.example.org\", without a path"
-            ));
+        let public = Some(("public_endpoint", &self.public_endpoint)).filter(|(_, found)| !found.is_empty());
+        for (name, found) in [("endpoint", &self.endpoint)].into_iter().chain(public) {
+            let host = ["http://", "https://"].iter().find_map(|scheme| found.strip_prefix(scheme));
+            if host.is_none_or(|host| host.is_empty() || host.trim_end_matches('/').contains('/')) {
+                wrong.push(format!(
+                    "setting storage.s3.{name}: found {found:?}, expected such as \"https://s3.example.org\", without a path"
+                ));
+            }
         }
         let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         for (name, value) in [("region", &self.region), ("bucket", &self.bucket)] {

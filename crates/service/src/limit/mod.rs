@@ -191,6 +191,14 @@ impl Limiter {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether somebody's own bytes are slowed down, besides the server's as a whole: what they send or fetch has to pass here
+    /// then.
+    pub fn is_paced(&self, role: Role) -> bool {
+        let RoleSettings { bandwidth, bandwidth_per_user, bandwidth_per_connection, .. } =
+            *self.settings().role(role);
+        bandwidth > 0 || bandwidth_per_user > 0 || bandwidth_per_connection > 0
+    }
+
     /// Lets those go on who wait for their share, and shares with the other nodes, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let sharing = async {

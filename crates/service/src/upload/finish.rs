@@ -7,15 +7,15 @@
 use super::claims::{Claims, Place};
 use super::parts::kind;
 use super::put::{is_refusal, precondition_failed, publish_record};
-use super::{Uploads, join};
+use super::{Uploads, direct, join};
 use crate::maintenance::Maintenance;
 use crate::{Core, metrics};
 use carrack_catalog::{Committed, Finish, NewFile, Origin, Outcome};
 use carrack_domain::access::UseUploads;
 use carrack_domain::digest::{Algorithm, ContentDigest, Digest, Piece};
 use carrack_domain::error::{Class, Fact};
-use carrack_domain::file::{Blob, File, Precondition};
-use carrack_domain::upload::{PartPlan, Shape, StoredExtent, Upload, UploadState, missing};
+use carrack_domain::file::{Blob, File, Pieces, Precondition};
+use carrack_domain::upload::{PartPlan, Shape, StoredExtent, Upload, UploadState, missing, ranges};
 use carrack_domain::{BlobId, Code, Error, Grant, Result, UploadId};
 use carrack_storage::Whole;
 use md5::Md5;
@@ -95,7 +95,13 @@ pub(super) async fn when_whole(
 async fn complete(core: &Arc<Core>, upload: Upload, mut digests: Vec<Digest>) -> Result<Committed> {
     let id = upload.id;
     // Read again under the claim: another completion may have gone first.
-    let upload = core.catalog.upload(&id).await?;
+    let mut upload = core.catalog.upload(&id).await?;
+    if upload.direct && upload.state == UploadState::Open {
+        match direct::adopt(core, &upload).await {
+            Err(error) if error.code() == Code::UploadFinished => upload = core.catalog.upload(&id).await?,
+            adopted => adopted?,
+        }
+    }
     let blob = id.blob();
     let finish = match (upload.state, upload.shape) {
         (UploadState::Open, Shape::Joined { .. }) => match join::pieces(core, id).await? {
@@ -115,7 +121,16 @@ async fn complete(core: &Arc<Core>, upload: Upload, mut digests: Vec<Digest>) ->
                 core.admit(&upload.owner, &place, None, &upload.precondition).await?;
             }
             match core.catalog.begin_finish(&id, blob).await? {
-                Finish::Begun => return publish(core, upload, blob, Some(whole)).await,
+                Finish::Begun => {
+                    if upload.direct && joined(core, &upload).await?.whole.receipts != whole.whole.receipts {
+                        core.catalog.abandon_finish(&id, blob).await?;
+                        return Err(Error::new(
+                            Code::Superseded,
+                            "Parts were sent again while the upload was completed: complete it again.",
+                        ));
+                    }
+                    return publish(core, upload, blob, Some(whole)).await;
+                }
                 finish @ (Finish::Underway(_) | Finish::Done(..)) => finish,
             }
         }
@@ -132,8 +147,18 @@ async fn complete(core: &Arc<Core>, upload: Upload, mut digests: Vec<Digest>) ->
     }
 }
 
-/// The whole's digests, joined from the ledger, and what the storage is to make of it; `parts_missing` while there are holes.
-async fn joined(core: &Core, upload: &Upload) -> Result<(ContentDigest, Whole)> {
+/// What an upload with all its bytes becomes.
+struct Joined {
+    /// What the storage is to make of it.
+    whole: Whole,
+    digest: ContentDigest,
+    /// Whether the BLAKE3 among them is that of the content. Of bytes that nobody here has seen, it only tells them from
+    /// others.
+    is_seen: bool,
+}
+
+/// The whole, joined from the ledger; `parts_missing` while there are holes.
+async fn joined(core: &Core, upload: &Upload) -> Result<Joined> {
     let extents = core.catalog.extents(&upload.id).await?;
     let mut whole = Some(Piece::empty(0));
     for extent in &extents {
@@ -141,13 +166,21 @@ async fn joined(core: &Core, upload: &Upload) -> Result<(ContentDigest, Whole)> 
     }
     match whole {
         Some(whole) if upload.length() == Some(whole.len()) => {
-            let content = whole.content().ok_or_else(|| Error::broken("a whole that does not begin at 0"))?;
+            let is_seen = whole.fragment.is_seen();
+            let digest = match whole.content() {
+                Some(digest) => digest,
+                None if is_seen => return Err(Error::broken("a whole that does not begin at 0")),
+                None => {
+                    let blake3 = Pieces::tag(extents.iter().map(|line| (line.blake3, line.piece.len())));
+                    ContentDigest { crc32: whole.crc32, blake3, sha256: None }
+                }
+            };
             let receipts = extents.into_iter().map(|extent| extent.receipt).collect();
-            let whole = Whole { size: whole.len(), crc32: Some(content.crc32), receipts };
-            Ok((content, whole))
+            let whole = Whole { size: whole.len(), crc32: Some(digest.crc32), receipts };
+            Ok(Joined { whole, digest, is_seen })
         }
         _ => Err(match upload.shape {
-            Shape::Parts(plan) => holes(plan, &extents),
+            Shape::Parts(plan) => holes(plan, &extents, &[]),
             Shape::Append { .. } | Shape::Joined { .. } => {
                 Error::new(Code::PartsMissing, "The upload does not have all its bytes yet.")
             }
@@ -155,21 +188,39 @@ async fn joined(core: &Core, upload: &Upload) -> Result<(ContentDigest, Whole)> 
     }
 }
 
-fn holes(plan: PartPlan, extents: &[StoredExtent]) -> Error {
+/// The answer while parts are missing, of which `wrong` have come with another length than they should have.
+pub(super) fn holes(plan: PartPlan, extents: &[StoredExtent], wrong: &[u64]) -> Error {
     let present = extents.iter().map(|extent| plan.number_at(extent.piece.fragment.start()));
     let list = missing(plan.count(), present);
-    Error::new(Code::PartsMissing, format!("Parts are missing: {list}. Send them, then complete again."))
-        .with_fact(Fact::MissingParts(list))
+    let wrong = match ranges(wrong.iter().copied()) {
+        none if none.is_empty() => none,
+        wrong => format!(" ({wrong} came with another length than they should have)"),
+    };
+    Error::new(
+        Code::PartsMissing,
+        format!("Parts are missing: {list}{wrong}. Send them, then complete again."),
+    )
+    .with_fact(Fact::MissingParts(list))
 }
 
 /// Joins the digests and compares them with those announced.
-async fn verify(core: &Core, upload: &Upload, expected: &[Digest]) -> Result<(ContentDigest, Whole)> {
-    let (mut content, whole) = joined(core, upload).await?;
+async fn verify(core: &Core, upload: &Upload, expected: &[Digest]) -> Result<Joined> {
+    let Joined { whole, digest: mut content, mut is_seen } = joined(core, upload).await?;
     let stage = (upload.id, &whole);
     for digest in expected {
         match digest.algorithm() {
             Algorithm::Crc32 => digest.verify(&content.crc32.to_be_bytes())?,
-            Algorithm::Blake3 => digest.verify(&content.blake3)?,
+            Algorithm::Blake3 if is_seen => digest.verify(&content.blake3)?,
+            Algorithm::Blake3 => {
+                let mut hasher = blake3::Hasher::new();
+                let hash = |bytes: &[u8]| {
+                    hasher.update(bytes);
+                };
+                read_all(core, stage, hash).await?;
+                let actual = *hasher.finalize().as_bytes();
+                digest.verify(&actual)?;
+                (content.blake3, is_seen) = (actual, true);
+            }
             Algorithm::Sha256 => {
                 let actual: [u8; 32] = read_through::<Sha256>(core, stage).await?.into();
                 digest.verify(&actual)?;
@@ -183,25 +234,33 @@ async fn verify(core: &Core, upload: &Upload, expected: &[Digest]) -> Result<(Co
     if upload.wants_sha256 && content.sha256.is_none() {
         content.sha256 = Some(read_through::<Sha256>(core, stage).await?.into());
     }
-    Ok((content, whole))
+    Ok(Joined { whole, digest: content, is_seen })
 }
 
 /// A digest that cannot be joined from parts costs one read of the whole; only who asks for one pays.
 async fn read_through<D: sha2::Digest>(
     core: &Core,
-    (stage, whole): (UploadId, &Whole),
+    stage: (UploadId, &Whole),
 ) -> Result<sha2::digest::Output<D>> {
-    const STEP_BYTES: u64 = 1 << 20;
     let mut hasher = D::new();
-    let size = whole.size;
+    read_all(core, stage, |bytes| hasher.update(bytes)).await?;
+    Ok(hasher.finalize())
+}
+
+/// Shows every byte of a stage that has them all.
+async fn read_all(
+    core: &Core,
+    (stage, whole): (UploadId, &Whole),
+    mut show: impl FnMut(&[u8]),
+) -> Result<()> {
+    const STEP_BYTES: u64 = 1 << 20;
     let mut at = 0;
-    while at < size {
-        let len = STEP_BYTES.min(size - at);
-        let bytes = core.storage.read_stage(stage, whole, at, len as usize).await?;
-        hasher.update(&bytes);
+    while at < whole.size {
+        let len = STEP_BYTES.min(whole.size - at);
+        show(&core.storage.read_stage(stage, whole, at, len as usize).await?);
         at += len;
     }
-    Ok(hasher.finalize())
+    Ok(())
 }
 
 /// Brings an upload that is `Finishing` to its end: after an interruption, or when another request had begun.
@@ -217,34 +276,26 @@ pub(crate) async fn roll_forward(core: &Arc<Core>, upload: Upload) -> Result<Com
 }
 
 /// Gives the bytes their final names; `whole` are bytes of its own.
-async fn publish_bytes(
-    core: &Arc<Core>,
-    upload: &Upload,
-    id: BlobId,
-    whole: Option<(ContentDigest, Whole)>,
-) -> Result<Blob> {
+async fn publish_bytes(core: &Arc<Core>, upload: &Upload, id: BlobId, whole: Option<Joined>) -> Result<Blob> {
     match whole {
-        Some((digest, whole)) => {
+        Some(Joined { whole, digest, is_seen }) => {
             core.storage.publish(upload.id, &whole).await?;
-            Ok(Blob { id, size: whole.size, digest, pieces: None })
+            // A blob whose BLAKE3 is yet to be computed is a piece of itself.
+            let pieces = (!is_seen).then(|| Arc::new(Pieces::new([(id, whole.size)], None)));
+            Ok(Blob { id, size: whole.size, digest, pieces })
         }
         None => join::publish(core, upload, id).await,
     }
 }
 
-async fn publish(
-    core: &Arc<Core>,
-    upload: Upload,
-    blob: BlobId,
-    whole: Option<(ContentDigest, Whole)>,
-) -> Result<Committed> {
+async fn publish(core: &Arc<Core>, upload: Upload, blob: BlobId, whole: Option<Joined>) -> Result<Committed> {
     let id = upload.id;
     let (label, shape) = (kind(&upload), upload.shape);
     let stored = match publish_bytes(core, &upload, blob, whole).await {
         Ok(stored) => stored,
         Err(error) => {
-            if error.code() == Code::DataLost {
-                // There is nothing left to roll forward: open again, it can be deleted and will expire.
+            if matches!(error.code(), Code::DataLost | Code::Superseded) {
+                // What the ledger says is not what is there: open again, it can be mended or deleted, and will expire.
                 core.catalog.abandon_finish(&id, blob).await?;
             }
             return Err(error);

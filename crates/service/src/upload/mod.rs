@@ -8,6 +8,7 @@ mod append;
 mod appending;
 mod claims;
 mod digests;
+mod direct;
 pub(crate) mod finish;
 mod instant;
 mod join;
@@ -22,6 +23,7 @@ mod whole;
 pub mod writers;
 
 pub use append::{Append, Checksum, NewAppend, Progress, Report};
+pub use direct::DirectPart;
 pub use parts::{NewUpload, PartStored, UploadStatus};
 pub use put::Put;
 pub use told::{End, NewTold, Told};

@@ -3,7 +3,7 @@
 use super::claims::{Place, Received};
 use super::digests::{ExtentHasher, SharedHasher};
 use super::receive::{Expected, next, receive};
-use super::{Uploads, claims::Claim};
+use super::{Uploads, claims::Claim, direct};
 use crate::{Body, Core, metrics};
 use carrack_domain::access::{FileRef, UseUploads, WriteFile};
 use carrack_domain::digest::Digest;
@@ -136,7 +136,8 @@ impl Uploads {
             return Ok(UploadStatus { upload, received, received_bytes });
         }
         let extents = match upload.shape {
-            Shape::Parts(_) | Shape::Append { .. } => self.core.catalog.extents(&upload.id).await?,
+            Shape::Parts(_) => direct::present(&self.core, &upload).await?.extents,
+            Shape::Append { .. } => self.core.catalog.extents(&upload.id).await?,
             Shape::Joined { .. } => {
                 let partials = self.core.catalog.partials(&upload.id).await?;
                 partials.into_iter().filter_map(|partial| partial.stored).collect()
@@ -220,7 +221,7 @@ pub(super) fn kind(upload: &Upload) -> &'static str {
     }
 }
 
-fn check_open(upload: &Upload) -> Result<()> {
+pub(super) fn check_open(upload: &Upload) -> Result<()> {
     match upload.state {
         UploadState::Open => Ok(()),
         UploadState::Finishing(_) | UploadState::Complete => {
@@ -250,8 +251,11 @@ impl Part {
     async fn receive(self, mut body: Body) -> Result<(PartStored, Arrival)> {
         // Looked up under the claim: whoever held it before may have recorded the part just now.
         match self.core.catalog.extent(&self.upload.id, self.offset).await? {
-            Some(stored) => Ok((self.compare(&mut body, &stored).await?, Arrival::Repeated)),
-            None => Ok((self.store(&mut body).await?, Arrival::New)),
+            Some(stored) if stored.is_seen() => {
+                Ok((self.compare(&mut body, &stored).await?, Arrival::Repeated))
+            }
+            // Of one that came past us nothing was acknowledged here.
+            Some(_) | None => Ok((self.store(&mut body).await?, Arrival::New)),
         }
     }
 

@@ -39,6 +39,7 @@ impl Uploads {
             precondition: Precondition::None,
             told: false,
             wants_sha256: false,
+            direct: false,
             state: UploadState::Open,
             created_at: now,
             expires_at: now.after(self.core.limits.upload_ttl),

@@ -117,6 +117,8 @@ impl Answer {
 pub(super) struct Target {
     /// `http://host:port`
     pub(super) endpoint: String,
+    /// The same as others reach it; empty where they do so as we do.
+    pub(super) public_endpoint: String,
     pub(super) bucket: String,
     pub(super) path_style: bool,
     /// Before every key.
@@ -129,6 +131,9 @@ pub(super) struct Client {
     http: RwLock<(Instant, reqwest::Client)>,
     base: String,
     host: String,
+    /// The same as others reach it.
+    public_base: String,
+    public_host: String,
     /// The path of the bucket, and what comes before every key.
     bucket: String,
     keys: String,
@@ -144,24 +149,23 @@ impl Client {
         clock: Arc<dyn Clock>,
     ) -> Result<Client, String> {
         let http = http().map_err(|error| format!("cannot make a client for S3: {error}"))?;
-        let Target { endpoint, bucket, path_style, prefix } = target;
-        let endpoint = endpoint.trim_end_matches('/');
-        let (scheme, host) = endpoint
-            .split_once("://")
-            .filter(|(scheme, host)| matches!(*scheme, "http" | "https") && !host.is_empty() && !host.contains('/'))
-            .ok_or_else(|| {
-                format!("setting storage.s3.endpoint: found {endpoint:?}, expected such as \"https://s3.example.org\"")
-            })?;
-        let (host, bucket) = match path_style {
-            true => (host.to_owned(), format!("/{bucket}")),
-            false => (format!("{bucket}.{host}"), String::new()),
+        let Target { endpoint, public_endpoint, bucket, path_style, prefix } = target;
+        let (scheme, host) = parse_endpoint("endpoint", &endpoint)?;
+        let (public_scheme, public_host) = match public_endpoint.as_str() {
+            "" => (scheme, host),
+            public => parse_endpoint("public_endpoint", public)?,
         };
+        let of_bucket = |host: &str| if path_style { host.to_owned() } else { format!("{bucket}.{host}") };
+        let (host, public_host) = (of_bucket(host), of_bucket(public_host));
+        let bucket = if path_style { format!("/{bucket}") } else { String::new() };
         let keys = format!("{bucket}/{prefix}");
         let bucket = if bucket.is_empty() { "/".to_owned() } else { bucket };
         Ok(Client {
             http: RwLock::new((Instant::now(), http)),
             base: format!("{scheme}://{host}"),
             host,
+            public_base: format!("{public_scheme}://{public_host}"),
+            public_host,
             bucket,
             keys,
             prefix,
@@ -186,6 +190,21 @@ impl Client {
             Ok(new) => *present = (Instant::now(), new),
             Err(error) => tracing::warn!(%error, "no new client for S3 can be made: the present one stays"),
         }
+    }
+
+    /// A URL with which somebody else may make the request, with its headers, for so many seconds.
+    pub(super) fn presigned(&self, call: &Call, seconds: u64) -> String {
+        let path = format!("{}{}", self.keys, call.key);
+        let request = sign::Request {
+            method: call.method.as_str(),
+            host: &self.public_host,
+            path: &path,
+            query: &call.query,
+            headers: &call.headers,
+            payload: UNSIGNED,
+        };
+        let query = self.credentials.presigned(request, &sign::stamp(self.clock.now()), seconds);
+        format!("{}{path}?{query}", self.public_base)
     }
 
     /// Makes the request and waits until its answer begins, trying again what may pass.
@@ -291,6 +310,21 @@ fn http() -> reqwest::Result<reqwest::Client> {
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .build()
+}
+
+/// Scheme and host of an endpoint.
+fn parse_endpoint<'a>(name: &str, endpoint: &'a str) -> Result<(&'a str, &'a str), String> {
+    endpoint
+        .trim_end_matches('/')
+        .split_once("://")
+        .filter(|(scheme, host)| {
+            matches!(*scheme, "http" | "https") && !host.is_empty() && !host.contains('/')
+        })
+        .ok_or_else(|| {
+            format!(
+                "setting storage.s3.{name}: found {endpoint:?}, expected such as \"https://s3.example.org\""
+            )
+        })
 }
 
 /// Nothing may come of the answer for as long as `idle`.

@@ -9,6 +9,7 @@
 
 mod budget;
 mod client;
+mod direct;
 mod fault;
 mod plan;
 mod probe;
@@ -20,7 +21,10 @@ mod stage;
 mod sweep;
 mod write;
 
-use crate::{ExtentWriter, Form, Hand, Observer, Reader, Room, StageKind, Storage, Whole};
+use crate::{
+    Address, Arrived, ExtentWriter, Form, Hand, Observer, Part, Reader, Room, Shown, StageKind, Storage,
+    Whole,
+};
 use async_trait::async_trait;
 use budget::Budget;
 use bytes::Bytes;
@@ -32,6 +36,7 @@ use stage::{Stage, blob_key};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 mod xml;
 
@@ -51,6 +56,8 @@ pub const MEMORY_BYTES_MIN: u64 = PARTS_IN_MEMORY * plan::PART_BYTES_MIN;
 pub struct S3Options {
     /// `http://host:port` or `https://host`, without a path.
     pub endpoint: String,
+    /// The same as clients reach it, for what is signed for them; empty where they do so as we do.
+    pub public_endpoint: String,
     /// The region that requests are signed for.
     pub region: String,
     /// The bucket, which must be there.
@@ -65,6 +72,10 @@ pub struct S3Options {
     pub path_style: bool,
     /// Bytes of memory for what is on its way to S3, at least [`MEMORY_BYTES_MIN`].
     pub memory_bytes: u64,
+    /// Whether parts of an upload may be sent to S3 past this process.
+    pub direct_parts: bool,
+    /// Whether blobs may be fetched from S3 past this process.
+    pub direct_downloads: bool,
 }
 
 /// See the module's documentation. Cheap to clone.
@@ -77,6 +88,8 @@ struct Inner {
     entropy: Arc<dyn Entropy>,
     budget: Budget,
     part_max: u64,
+    direct_parts: bool,
+    direct_downloads: bool,
     /// Whether S3 keeps the CRC-32 of parts, and that of a whole made of them.
     checksums: bool,
     full_object: bool,
@@ -188,6 +201,18 @@ impl Storage for S3Store {
     ) -> Result<Box<dyn ExtentWriter>> {
         let stage = self.0.stage(stage).await?;
         write::S3Writer::open(self.0.clone(), stage, offset, (hand.writer, hand.before), observer)
+    }
+
+    async fn part_address(&self, stage: UploadId, part: Part, good_for: Duration) -> Result<Option<Address>> {
+        self.0.part_address(stage, part, good_for).await
+    }
+
+    async fn arrived(&self, stage: UploadId) -> Result<Option<Vec<Arrived>>> {
+        self.0.arrived(stage).await
+    }
+
+    fn blob_address(&self, blob: BlobId, shown: &Shown, good_for: Duration) -> Option<Address> {
+        self.0.blob_address(blob, shown, good_for)
     }
 
     async fn publish(&self, stage: UploadId, whole: &Whole) -> Result<()> {

@@ -20,6 +20,8 @@ const LANES_MAX: u64 = 100;
 const GROWTH_SLOTS: u64 = 1_000;
 const GROWTH_STEPS: u64 = 3;
 const GROWTH_LANES: u32 = 2;
+/// The least lanes of which one can be for those who send parts past this process.
+const DIRECT_LANES: u32 = 2;
 
 /// See the module's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +30,10 @@ pub(super) struct Plan {
     pub(super) part: u64,
     /// Bytes of the whole, if they were known.
     pub(super) size: Option<u64>,
-    /// Writers that can write parts; 0: the whole is smaller than a part and is put as one object.
+    /// Numbers of each slot; 0: the whole is smaller than a part and is put as one object.
     pub(super) lanes: u32,
+    /// Whether the last lane is for those who send parts past this process.
+    pub(super) direct: bool,
 }
 
 /// See [`Plan`].
@@ -49,6 +53,7 @@ impl Plan {
                 part: PART_BYTES.min(most >> GROWTH_STEPS).max(PART_BYTES_MIN),
                 size,
                 lanes: GROWTH_LANES,
+                direct: false,
             });
         };
         let aligned = extent.and_then(|extent| {
@@ -74,7 +79,33 @@ impl Plan {
         }
         let slots = size.div_ceil(part);
         let lanes = if slots <= 1 { 0 } else { (NUMBERS / slots).min(LANES_MAX) as u32 };
-        Ok(Plan { part, size: Some(size), lanes })
+        Ok(Plan { part, size: Some(size), lanes, direct: false })
+    }
+
+    /// The plan with a lane for those who send parts past this process, where that is possible: what comes in extents that
+    /// are slots, and has a number left for each.
+    pub(super) fn with_direct(self, extent: u64) -> Plan {
+        let lanes = match self.size {
+            Some(size) if self.part == extent && size > 0 => {
+                if size <= self.part {
+                    DIRECT_LANES
+                } else {
+                    self.lanes
+                }
+            }
+            Some(_) | None => 0,
+        };
+        if lanes < DIRECT_LANES { self } else { Plan { lanes, direct: true, ..self } }
+    }
+
+    /// Writers in processes like this one that can write parts.
+    pub(super) fn writers(&self) -> u32 {
+        self.lanes - u32::from(self.direct)
+    }
+
+    /// The lane of those who send parts past this process.
+    pub(super) fn direct_lane(&self) -> Option<u32> {
+        self.direct.then(|| self.writers())
     }
 
     /// The slot that the byte at `offset` is in; `too_large` for one that no part can hold.
@@ -110,6 +141,13 @@ impl Plan {
     pub(super) fn number(&self, slot: Slot, lane: u32) -> u64 {
         1 + slot.index * u64::from(self.lanes) + u64::from(lane)
     }
+
+    /// Where the slot begins that has this number in the direct lane, if it is one of those.
+    pub(super) fn direct_offset(&self, number: u64) -> Option<u64> {
+        let lanes = u64::from(self.lanes);
+        let (index, lane) = ((number.checked_sub(1)?).checked_div(lanes)?, (number - 1) % lanes);
+        (self.direct_lane().map(u64::from) == Some(lane)).then_some(index * self.part)
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +167,23 @@ mod tests {
         assert_eq!(Plan::new(Some(5), None, MOST).unwrap().lanes, 0, "one object");
         assert_eq!(Plan::new(Some(1 << 40), None, MOST).unwrap_err().code(), Code::TooLarge);
         assert_eq!(Plan::new(Some(100 << 30), None, MOST).unwrap().part, 64 << 20);
+    }
+
+    #[test]
+    fn one_lane_is_for_those_who_send_past_this_process() {
+        let plan = |size, extent| Plan::new(Some(size), Some(extent), MOST).unwrap().with_direct(extent);
+        let many = plan(1 << 30, 8 << 20);
+        assert_eq!((many.lanes, many.writers(), many.direct_lane()), (78, 77, Some(77)));
+        let slot = many.slot(24 << 20).unwrap();
+        assert_eq!(many.direct_offset(many.number(slot, 77)), Some(24 << 20));
+        assert_eq!(many.direct_offset(many.number(slot, 76)), None);
+        assert_eq!(many.direct_offset(0), None);
+        assert_eq!((plan(5, 8 << 20).lanes, plan(5, 8 << 20).direct_lane()), (2, Some(1)), "a single part");
+        for other in
+            [plan(1 << 30, 1 << 20), plan(10 << 30, 1 << 30), plan(0, 8 << 20), plan(60 << 30, 8 << 20)]
+        {
+            assert_eq!((other.direct_lane(), other.writers()), (None, other.lanes), "{other:?}");
+        }
     }
 
     proptest! {

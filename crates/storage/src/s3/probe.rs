@@ -29,6 +29,7 @@ impl S3Store {
     ) -> std::result::Result<S3Store, String> {
         let S3Options {
             endpoint,
+            public_endpoint,
             region,
             bucket,
             prefix,
@@ -36,10 +37,12 @@ impl S3Store {
             secret_access_key,
             path_style,
             memory_bytes,
+            direct_parts,
+            direct_downloads,
         } = options;
         let place = format!("the bucket {bucket:?} at {endpoint}");
         let credentials = Credentials { id: access_key_id, secret: secret_access_key, region };
-        let target = Target { endpoint, bucket, path_style, prefix };
+        let target = Target { endpoint, public_endpoint, bucket, path_style, prefix };
         let client = Client::new(target, credentials, clock.clone())?;
         let memory_bytes = memory_bytes.max(MEMORY_BYTES_MIN);
         let mut inner = Inner {
@@ -48,6 +51,8 @@ impl S3Store {
             entropy,
             budget: Budget::new(memory_bytes),
             part_max: (memory_bytes / PARTS_IN_MEMORY).min(PART_BYTES_MAX),
+            direct_parts,
+            direct_downloads,
             checksums: false,
             full_object: false,
             stages: Cache::new(STAGES_MAX),
@@ -68,6 +73,11 @@ impl S3Store {
             part_bytes_max = inner.part_max,
             "S3 has answered"
         );
+        if inner.direct_parts && !inner.checksums {
+            tracing::warn!(
+                "storage.s3.direct_parts has no effect: this S3 does not keep the CRC-32 of parts, so nobody could tell what came"
+            );
+        }
         Ok(S3Store(Arc::new(inner)))
     }
 }

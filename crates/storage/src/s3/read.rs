@@ -107,7 +107,7 @@ impl Inner {
             .iter()
             .filter_map(|run| match run.place {
                 Place::Loose(name, _) => Some((loose_key(stage, run.from, name), run.len())),
-                Place::Parts(_) | Place::Whole => None,
+                Place::Parts(_) | Place::Whole | Place::Direct(..) => None,
             })
             .collect();
         Arc::new(move || {
@@ -131,7 +131,7 @@ impl Inner {
 pub(super) fn crc32_of(runs: &[Run]) -> u32 {
     runs.iter().fold(0, |all, run| match run.place {
         Place::Loose(_, crc32) => join_crc32(all, crc32, run.len()),
-        Place::Parts(_) | Place::Whole => all,
+        Place::Parts(_) | Place::Whole | Place::Direct(..) => all,
     })
 }
 

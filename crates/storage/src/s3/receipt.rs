@@ -1,6 +1,8 @@
 //! What a stage's bytes are stored as, written down for the ledger: which writer's part of a slot counts, and which objects
-//! hold what is not a whole slot yet. Text, a line for each run: `p FROM UNTIL LANE`, `l FROM UNTIL NAME CRC32`, `w FROM UNTIL`.
+//! hold what is not a whole slot yet. Text, a line for each run: `p FROM UNTIL LANE`, `l FROM UNTIL NAME CRC32`, `w FROM UNTIL`,
+//! `d FROM UNTIL LANE MARK`.
 
+use aws_lc_rs::digest;
 use carrack_domain::upload::Receipt;
 use carrack_domain::{Error, Result};
 use std::fmt::Write;
@@ -22,6 +24,15 @@ pub(super) enum Place {
     Loose(u64, u32),
     /// The final object.
     Whole,
+    /// A whole slot, as a part in this lane that came to S3 past us: who sent it may send it again, so only the one with
+    /// this [`mark`] counts.
+    Direct(u32, u128),
+}
+
+/// What tells a part from another under the same number: of its ETag.
+pub(super) fn mark(e_tag: &str) -> u128 {
+    let hash = digest::digest(&digest::SHA256, e_tag.trim_matches('"').as_bytes());
+    u128::from_be_bytes(std::array::from_fn(|at| hash.as_ref()[at]))
 }
 
 impl Run {
@@ -53,6 +64,7 @@ impl Runs {
                 Place::Parts(lane) => writeln!(text, "p {from} {until} {lane}"),
                 Place::Loose(name, crc32) => writeln!(text, "l {from} {until} {name:016x} {crc32:08x}"),
                 Place::Whole => writeln!(text, "w {from} {until}"),
+                Place::Direct(lane, mark) => writeln!(text, "d {from} {until} {lane} {mark:032x}"),
             };
         }
         text.into()
@@ -107,7 +119,15 @@ impl Runs {
     pub(super) fn lane(&self, from: u64, until: u64) -> Option<u32> {
         self.0.iter().find_map(|run| match run.place {
             Place::Parts(lane) if run.from <= from && until <= run.until => Some(lane),
-            Place::Parts(_) | Place::Loose(..) | Place::Whole => None,
+            Place::Parts(_) | Place::Loose(..) | Place::Whole | Place::Direct(..) => None,
+        })
+    }
+
+    /// The lane and the mark of the part that came past us and holds exactly these bytes.
+    pub(super) fn direct(&self, from: u64, until: u64) -> Option<(u32, u128)> {
+        self.0.iter().find_map(|run| match run.place {
+            Place::Direct(lane, mark) if (run.from, run.until) == (from, until) => Some((lane, mark)),
+            Place::Parts(_) | Place::Loose(..) | Place::Whole | Place::Direct(..) => None,
         })
     }
 
@@ -128,6 +148,7 @@ fn parse(line: &str) -> Option<Run> {
             u32::from_str_radix(words.next()?, 16).ok()?,
         ),
         "w" => Place::Whole,
+        "d" => Place::Direct(words.next()?.parse().ok()?, u128::from_str_radix(words.next()?, 16).ok()?),
         _ => return None,
     };
     (words.next().is_none() && from < until).then_some(Run { from, until, place })
@@ -150,7 +171,15 @@ mod tests {
         }
         assert_eq!(&runs.encode()[..], b"p 0 16 1\nl 16 20 0000000000000007 00000009\n");
         assert_eq!(Runs::parse(&runs.encode()).unwrap(), runs);
-        for bad in ["x 0 1", "p 0 1", "p 1 1 0", "l 0 1 g 0", "w 0 1 2", "p 0 1 2 3"] {
+        let direct = run(0, 8, Place::Direct(3, mark("\"e\"")));
+        let mut runs = Runs::default();
+        runs.add(direct);
+        runs.add(run(8, 16, Place::Direct(3, mark("f"))));
+        assert_eq!(Runs::parse(&runs.encode()).unwrap(), runs);
+        assert_eq!(runs.direct(0, 8), Some((3, mark("e"))));
+        assert_eq!((runs.direct(0, 16), runs.lane(0, 8), mark("e") == mark("f")), (None, None, false));
+        for bad in ["d 0 1 0", "d 0 1 0 x", "x 0 1", "p 0 1", "p 1 1 0", "l 0 1 g 0", "w 0 1 2", "p 0 1 2 3"]
+        {
             assert!(Runs::parse(&Receipt::copy_from_slice(bad.as_bytes())).is_err(), "{bad}");
         }
     }

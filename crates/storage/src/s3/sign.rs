@@ -33,6 +33,20 @@ pub(super) struct Request<'a> {
     pub(super) payload: &'a str,
 }
 
+impl<'a> Request<'a> {
+    fn all_headers(&self) -> Vec<(&'a str, &'a str)> {
+        let mut headers: Vec<(&str, &str)> =
+            self.headers.iter().map(|(name, value)| (*name, value.trim())).collect();
+        headers.push(("host", self.host));
+        headers.sort_unstable();
+        headers
+    }
+
+    fn signed_headers(&self) -> String {
+        self.all_headers().iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";")
+    }
+}
+
 /// A moment as S3 writes it: `20130524T000000Z`.
 pub(super) fn stamp(now: Timestamp) -> String {
     let text = now.to_string();
@@ -57,12 +71,33 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 impl Credentials {
     /// The value of `Authorization` for a request that is made at `stamp`, which is among its headers as `x-amz-date`.
     pub(super) fn authorization(&self, request: &Request<'_>, stamp: &str) -> String {
-        let mut headers: Vec<(&str, &str)> =
-            request.headers.iter().map(|(name, value)| (*name, value.trim())).collect();
-        headers.push(("host", request.host));
-        headers.sort_unstable();
-        let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
-        let names = names.join(";");
+        let (names, scope) = (request.signed_headers(), self.scope(stamp));
+        let signature = self.signature(request, stamp);
+        format!("AWS4-HMAC-SHA256 Credential={}/{scope},SignedHeaders={names},Signature={signature}", self.id)
+    }
+
+    /// The query of a URL with which others may make the request, without its body being signed, for so many seconds from
+    /// `stamp` on.
+    pub(super) fn presigned(&self, request: Request<'_>, stamp: &str, seconds: u64) -> String {
+        let mut parameters = request.query.to_vec();
+        parameters.extend([
+            ("X-Amz-Algorithm", "AWS4-HMAC-SHA256".to_owned()),
+            ("X-Amz-Credential", format!("{}/{}", self.id, self.scope(stamp))),
+            ("X-Amz-Date", stamp.to_owned()),
+            ("X-Amz-Expires", seconds.to_string()),
+            ("X-Amz-SignedHeaders", request.signed_headers()),
+        ]);
+        let request = Request { query: &parameters, payload: UNSIGNED, ..request };
+        let signature = self.signature(&request, stamp);
+        format!("{}&X-Amz-Signature={signature}", query(&parameters))
+    }
+
+    fn scope(&self, stamp: &str) -> String {
+        format!("{}/{}/s3/aws4_request", stamp.get(..8).unwrap_or_default(), self.region)
+    }
+
+    fn signature(&self, request: &Request<'_>, stamp: &str) -> String {
+        let (headers, names) = (request.all_headers(), request.signed_headers());
         let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
         let canonical = format!(
             "{}\n{}\n{}\n{lines}\n{names}\n{}",
@@ -71,11 +106,9 @@ impl Credentials {
             query(request.query),
             request.payload
         );
-        let day = stamp.get(..8).unwrap_or_default();
-        let scope = format!("{day}/{}/s3/aws4_request", self.region);
+        let scope = self.scope(stamp);
         let text = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}", sha256(canonical.as_bytes()));
-        let signature = hex(self.mac(day, text.as_bytes()).as_ref());
-        format!("AWS4-HMAC-SHA256 Credential={}/{scope},SignedHeaders={names},Signature={signature}", self.id)
+        hex(self.mac(stamp.get(..8).unwrap_or_default(), text.as_bytes()).as_ref())
     }
 
     fn mac(&self, day: &str, text: &[u8]) -> hmac::Tag {
@@ -123,6 +156,26 @@ mod tests {
         assert!(
             authorization
                 .ends_with("Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41")
+        );
+    }
+
+    /// The example of "Authenticating Requests: Using Query Parameters" of the S3 API reference.
+    #[test]
+    fn as_the_reference_presigns() {
+        let request = Request {
+            method: "GET",
+            host: "examplebucket.s3.amazonaws.com",
+            path: "/test.txt",
+            query: &[],
+            headers: &[],
+            payload: UNSIGNED,
+        };
+        let query = credentials().presigned(request, "20130524T000000Z", 86_400);
+        assert_eq!(
+            query,
+            "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2F\
+             aws4_request&X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host&X-Amz-Signature=\
+             aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
         );
     }
 

@@ -30,6 +30,8 @@ struct Written {
     part: u64,
     size: Option<u64>,
     lanes: u32,
+    #[serde(default)]
+    direct: bool,
     upload: Option<String>,
 }
 
@@ -60,6 +62,11 @@ impl Inner {
             return Err(super::too_much());
         }
         let plan = Plan::new(size, extent, self.part_max)?;
+        // Without checksums nobody could say what came past us.
+        let plan = match extent.filter(|_| self.direct_parts && self.checksums) {
+            Some(extent) => plan.with_direct(extent),
+            None => plan,
+        };
         let brief = kind == StageKind::Request;
         let stage = Stage { id, plan, brief, upload: OnceCell::new() };
         if brief {
@@ -76,6 +83,7 @@ impl Inner {
             part: plan.part,
             size: plan.size,
             lanes: plan.lanes,
+            direct: plan.direct,
             upload: stage.upload.get().cloned(),
         };
         let text = serde_json::to_vec(&written).map_err(|error| Error::internal("write a stage", error))?;
@@ -98,7 +106,8 @@ impl Inner {
             return Ok(Some(stage));
         }
         let Some(written) = self.written(id).await? else { return Ok(None) };
-        let plan = Plan { part: written.part, size: written.size, lanes: written.lanes };
+        let Written { part, size, lanes, direct, .. } = written;
+        let plan = Plan { part, size, lanes, direct };
         let stage = Arc::new(Stage { id, plan, brief: false, upload: OnceCell::new_with(written.upload) });
         self.stages.insert(id, stage.clone());
         Ok(Some(stage))

@@ -150,7 +150,8 @@ impl S3Writer {
             }
         }
         let Some(gathered) = self.take() else { return Ok(()) };
-        let heads = if self.lane < self.stage.plan.lanes { self.heads(gathered.from).await? } else { None };
+        let heads =
+            if self.lane < self.stage.plan.writers() { self.heads(gathered.from).await? } else { None };
         match heads {
             Some(heads) => self.send_part(gathered, heads),
             None => self.send_loose(gathered, Vec::new()),

@@ -43,6 +43,9 @@ fn options(garage: &Garage) -> S3Options {
         secret_access_key: garage.secret_access_key().to_owned(),
         path_style: true,
         memory_bytes: 64 << 20,
+        public_endpoint: String::new(),
+        direct_parts: false,
+        direct_downloads: false,
     }
 }
 
@@ -57,8 +60,8 @@ async fn conforms_with_much_memory_and_with_the_least() {
     let folder = tempfile::tempdir().unwrap();
     let garage = Garage::start(folder.path()).unwrap();
     let entropy = Counting(AtomicU64::new(0));
-    for memory_bytes in [64 << 20, 0] {
-        let store = open(S3Options { memory_bytes, ..options(&garage) }).await.unwrap();
+    for (memory_bytes, direct_parts) in [(64 << 20, false), (0, false), (64 << 20, true)] {
+        let store = open(S3Options { memory_bytes, direct_parts, ..options(&garage) }).await.unwrap();
         conformance::run(Arc::new(store), &entropy).await;
     }
 }

@@ -2,6 +2,7 @@
 
 mod agree;
 pub(crate) mod consul;
+mod direct;
 mod dying;
 pub(crate) mod events;
 mod liar;

@@ -13,12 +13,12 @@ use tempfile::TempDir;
 const MIB: usize = 1 << 20;
 
 /// Garage in a folder that goes with it.
-fn garage() -> (Garage, TempDir) {
+pub(super) fn garage() -> (Garage, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     (Garage::start(folder.path()).unwrap(), folder)
 }
 
-fn setup(garage: &Garage) -> Setup {
+pub(super) fn setup(garage: &Garage) -> Setup {
     setup_at(garage, &garage.endpoint(0))
 }
 
@@ -34,13 +34,13 @@ pub(crate) fn setup_at(garage: &Garage, endpoint: &str) -> Setup {
 }
 
 /// How many objects the bucket has.
-fn objects(garage: &Garage) -> u64 {
+pub(super) fn objects(garage: &Garage) -> u64 {
     let info = garage.run(&["bucket", "info", garage.bucket()]).unwrap();
     let line = info.lines().find(|line| line.trim_start().starts_with("Objects:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-async fn ok(answer: Response) -> Response {
+pub(super) async fn ok(answer: Response) -> Response {
     let status = answer.status();
     if status.is_success() { answer } else { panic!("{status}: {}", answer.text().await.unwrap()) }
 }
@@ -49,7 +49,7 @@ async fn put(server: &Server, name: &str, bytes: &[u8]) {
     ok(server.put(&format!("/v1/files/default/{name}")).body(bytes.to_vec()).send().await.unwrap()).await;
 }
 
-async fn fetch(server: &Server, name: &str) -> Vec<u8> {
+pub(super) async fn fetch(server: &Server, name: &str) -> Vec<u8> {
     let answer = server.get(&format!("/v1/files/default/{name}")).send().await.unwrap();
     ok(answer).await.bytes().await.unwrap().to_vec()
 }
@@ -59,7 +59,7 @@ pub(crate) async fn begin_parts(server: &Server, name: &str, size: usize, part_s
     ok(server.post("/v1/uploads").json(&wish).send().await.unwrap()).await.json().await.unwrap()
 }
 
-fn upload_path(upload: &Value) -> String {
+pub(super) fn upload_path(upload: &Value) -> String {
     format!("/v1/uploads/{}", upload["upload_id"].as_str().unwrap())
 }
 
@@ -74,7 +74,7 @@ pub(crate) async fn complete(server: &Server, upload: &Value, wish: &Value) -> R
 }
 
 /// Counts of storage operations so far, by the name of the operation.
-async fn operations(server: &Server) -> std::collections::BTreeMap<String, u64> {
+pub(super) async fn operations(server: &Server) -> std::collections::BTreeMap<String, u64> {
     let text = server.get("/metrics").send().await.unwrap().text().await.unwrap();
     let mut counts = std::collections::BTreeMap::new();
     for line in
