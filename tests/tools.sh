@@ -7,7 +7,7 @@ declare -A package=(
   [curl]=curl [wget]=wget [aria2c]=aria2 [unzip]=unzip [7z]=p7zip-full [bsdtar]=libarchive-tools [zipdetails]=perl
   [python3]=python3 [node]=nodejs [npm]=npm [java]=default-jdk-headless [javac]=default-jdk-headless [strace]=strace
   [openssl]=openssl [cc]=build-essential [chromium-headless-shell]=chromium-headless-shell
-  [redis-server]=redis-server [rabbitmq-server]=rabbitmq-server [nginx]=nginx-light [haproxy]=haproxy
+  [redis-server]=redis-server [rabbitmq-server]=rabbitmq-server [nginx]=nginx-light [haproxy]=haproxy [faketime]=faketime
 )
 # Where Debian has the programs of administrators, whoever runs this.
 PATH=$PATH:/usr/sbin

@@ -21,6 +21,9 @@ const RENEWED_EVERY: Duration = Duration::from_secs(4);
 const BATCH: usize = 128;
 /// The first pause after a failure, which doubles until the last of the sink.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// The longest pause among the first tries, which take about a minute.
+const PAUSE_SOON: Duration = Duration::from_secs(4);
+const SOON_TRIES: u32 = 16;
 /// How often what all have passed is deleted, and how many at a time.
 const TIDIED_EVERY: Duration = Duration::from_secs(10);
 const TIDIED: usize = 1000;
@@ -249,9 +252,15 @@ impl Relay {
     }
 }
 
-/// How long to wait after so many failures in a row: twice as long each time, and up to a quarter more or less.
+/// How long to wait after so many failures in a row: twice as long each time, and up to a quarter more or less. For the first
+/// minute no longer than what is away only for moments is to be missed.
 fn pause(failures: u32, most: Duration, dice: u64) -> Duration {
-    let whole = PAUSE_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most);
+    let double = |first: Duration, times: u32| first.saturating_mul(1 << times.min(16));
+    let whole = match failures.checked_sub(SOON_TRIES) {
+        None => double(PAUSE_FIRST, failures.saturating_sub(1)).min(PAUSE_SOON),
+        Some(later) => double(PAUSE_SOON, later + 1),
+    };
+    let whole = whole.min(most);
     whole.mul_f64(0.75 + (dice % 1000) as f64 / 2000.0)
 }
 
@@ -264,6 +273,8 @@ mod tests {
         let most = Duration::from_secs(300);
         assert!(pause(1, most, 0) >= PAUSE_FIRST / 2 && pause(1, most, 999) <= PAUSE_FIRST * 2);
         assert!(pause(5, most, 0) > pause(2, most, 999));
+        assert!((1..16).all(|failures| pause(failures, most, 999) <= Duration::from_secs(5)));
+        assert!(pause(22, most, 999) > most / 2);
         assert!(pause(1000, most, 999) <= most.mul_f64(1.25));
         assert_ne!(pause(3, most, 1), pause(3, most, 900));
     }

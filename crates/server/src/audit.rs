@@ -21,21 +21,22 @@ pub use carrack_catalog::AuditQuery as ExportQuery;
 pub struct AuditLog {
     config: Config,
     export: Option<PathBuf>,
-    checkpoints: PathBuf,
+    checkpoints: Vec<PathBuf>,
     keys: HashMap<String, [u8; 32]>,
 }
 
 impl AuditLog {
-    /// The log of the data folder that the settings name; or an `export` of one. `checkpoints` instead of the settings' file,
+    /// The log of the data folder that the settings name; or an `export` of one. `checkpoints` instead of the settings' file, one for each node,
     /// `keys` (`KID=HEX`) besides those of the settings or the folder. The error is a sentence for the operator.
     pub fn new(
         flags: &Flags,
         export: Option<PathBuf>,
-        checkpoints: Option<PathBuf>,
+        checkpoints: Vec<PathBuf>,
         keys: &[String],
     ) -> Result<AuditLog, String> {
         let config = config::load(flags).map_err(|error| error.to_string())?;
-        let checkpoints = checkpoints.unwrap_or_else(|| config.audit.file(&config.data));
+        let checkpoints =
+            if checkpoints.is_empty() { vec![config.audit.file(&config.data)] } else { checkpoints };
         let mut known: HashMap<String, [u8; 32]> = own_keys(&config)?.into_iter().collect();
         for key in keys {
             let parsed = key.split_once('=').and_then(|(kid, public)| Some((kid.to_owned(), unhex(public)?)));
@@ -56,19 +57,18 @@ impl AuditLog {
 
     /// Looks through all of it.
     pub fn verify(&self) -> Result<Report, String> {
-        let text = match std::fs::read_to_string(&self.checkpoints) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => {
-                return Err(format!("cannot read the checkpoints {}: {error}", self.checkpoints.display()));
-            }
+        let read = |path: &PathBuf| match std::fs::read_to_string(path) {
+            Ok(text) => Ok(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(format!("cannot read the checkpoints {}: {error}", path.display())),
         };
+        let texts = self.checkpoints.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let signed = |checkpoint: &Checkpoint| match self.keys.get(&checkpoint.kid) {
             Some(public) if is_signed_by(checkpoint, public) => Signed::Good,
             Some(_) => Signed::Bad,
             None => Signed::Unknown,
         };
-        let mut verifier = Verifier::new(text.lines(), signed);
+        let mut verifier = Verifier::new(texts.iter().map(|text| text.lines()), signed);
         match &self.export {
             Some(export) => read_export(export, |header, text| verifier.block(header, text))?,
             None => self.read(|header, text| {

@@ -23,8 +23,9 @@ use carrack_service::{Core, Limits, Service};
 use carrack_service::{access, audit};
 use carrack_state::State;
 use carrack_transport::Tls;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -40,6 +41,8 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// Records and bytes are compared after the start, and then so often.
 const RECONCILE_AFTER: Duration = Duration::from_secs(60);
 const RECONCILE_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// How long what runs in the background may take to end.
+const BACKGROUND_GRACE: Duration = Duration::from_secs(2);
 /// How long the bookkeeping of broken-off uploads may take after the last connection is gone.
 const BOOKKEEPING_GRACE: Duration = Duration::from_secs(10);
 
@@ -74,32 +77,32 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     let (stop, reload) = listen_for_signals()?;
     let tls = tls::load(&config.tls)?;
     let rooms = open(&config).await?;
-    let background = TaskTracker::new();
+    let background = Background::default();
     let idle = CancellationToken::new();
-    background.spawn(maintain(rooms.service.clone(), idle.clone()));
-    background.spawn(collect_small(rooms.service.clone(), idle.clone()));
-    background.spawn(reconcile(rooms.service.clone(), idle.clone()));
-    background.spawn(work(rooms.service.clone(), stop.clone(), idle.clone()));
-    background.spawn(rooms.service.limiter.clone().run(idle.clone()));
-    background.spawn(rooms.service.audit.clone().run(idle.clone()));
-    background.spawn(rooms.service.clone().keep_up(idle.clone()));
-    background.spawn({
+    background.spawn("maintenance", maintain(rooms.service.clone(), idle.clone()));
+    background.spawn("small contents", collect_small(rooms.service.clone(), idle.clone()));
+    background.spawn("reconciling", reconcile(rooms.service.clone(), idle.clone()));
+    background.spawn("jobs", work(rooms.service.clone(), stop.clone(), idle.clone()));
+    background.spawn("limits", rooms.service.limiter.clone().run(idle.clone()));
+    background.spawn("audit", rooms.service.audit.clone().run(idle.clone()));
+    background.spawn("coherence", rooms.service.clone().keep_up(idle.clone()));
+    background.spawn("cluster", {
         let (cluster, idle) = (rooms.service.cluster.clone(), idle.clone());
         async move { cluster.run(idle).await }
     });
     if let Some(relay) = &rooms.relay {
-        background.spawn(relay.clone().run(idle.clone()));
+        background.spawn("events", relay.clone().run(idle.clone()));
     }
     if let Some(timekeeper) = &rooms.timekeeper {
         let (timekeeper, clock, idle) = (timekeeper.clone(), rooms.clock.clone(), idle.clone());
-        background.spawn(async move {
+        background.spawn("clock", async move {
             idle.run_until_cancelled(clock.follow(&timekeeper)).await;
         });
     }
-    background.spawn(upkeep(metrics.clone(), idle.clone()));
+    background.spawn("metrics", upkeep(metrics.clone(), idle.clone()));
     let reloading =
         Reload { flags, data: config.data.clone(), tls: tls.clone(), service: rooms.service.clone() };
-    background.spawn(reloading.run(reload, idle.clone()));
+    background.spawn("reloading", reloading.run(reload, idle.clone()));
     let app = App {
         service: rooms.service.clone(),
         traces: carrack_http::Traces::new(&SystemEntropy),
@@ -119,8 +122,7 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
     };
     let served = listen(&config, app, tls, &stop, &rooms).await;
     idle.cancel();
-    background.close();
-    background.wait().await;
+    background.end().await;
     rooms.tasks.close();
     if tokio::time::timeout(BOOKKEEPING_GRACE, rooms.tasks.wait()).await.is_err() {
         tracing::warn!(tasks = rooms.tasks.len(), "stopping although uploads are still being tidied up");
@@ -135,6 +137,34 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
         .await
         .map_err(|error| format!("the catalog could not be closed: {}", error.chain()))?;
     served
+}
+
+/// Tasks that run as long as the server, by name.
+#[derive(Default)]
+struct Background {
+    tasks: TaskTracker,
+    running: Arc<Mutex<BTreeSet<&'static str>>>,
+}
+
+impl Background {
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let running = self.running.clone();
+        running.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+        self.tasks.spawn(async move {
+            task.await;
+            running.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        });
+    }
+
+    /// Waits for those that were told to end. One that does not, such as for a store that does not answer, is left: whatever it
+    /// is at may be broken off at any moment, as by a power cut.
+    async fn end(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(BACKGROUND_GRACE, self.tasks.wait()).await.is_err() {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            tracing::warn!(tasks = ?*running, "stopping although these have not ended");
+        }
+    }
 }
 
 /// The ranges were checked with the settings.
@@ -334,7 +364,11 @@ fn listen_for_signals() -> Result<(CancellationToken, Arc<Notify>), String> {
 
 async fn maintain(service: Arc<Service>, stop: CancellationToken) {
     loop {
-        if let Err(error) = service.maintenance.round().await {
+        let round = tokio::select! {
+            round = service.maintenance.round() => round,
+            () = stop.cancelled() => return,
+        };
+        if let Err(error) = round {
             tracing::error!(error = error.chain(), "maintenance failed; it will be tried again");
         }
         tokio::select! {

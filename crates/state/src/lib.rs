@@ -53,6 +53,11 @@ pub trait State: Send + Sync + 'static {
     /// The nodes that were heard of lately, this one among them, by id.
     fn nodes(&self) -> Vec<Node>;
 
+    /// Among how many nodes what there is has to be shared: while the others cannot be heard, as many as there were before.
+    fn members(&self) -> usize {
+        self.nodes().len().max(1)
+    }
+
     /// Whether other nodes may share this memory: whoever keeps facts then has to hear of their changes.
     fn is_shared(&self) -> bool;
 

@@ -17,7 +17,7 @@ fn context() -> Arc<Context> {
 
 /// All records, once the chain was proven whole.
 async fn records(catalog: &dyn Catalog) -> Vec<serde_json::Value> {
-    let mut verifier = Verifier::new(std::iter::empty(), |_| Signed::Good);
+    let mut verifier = Verifier::new([[].into_iter()], |_| Signed::Good);
     let (mut after, mut records) = (0, Vec::new());
     loop {
         let blocks = catalog.audit_blocks(after).await.unwrap();

@@ -45,9 +45,9 @@ pub(crate) struct VerifyArgs {
     /// An export instead of the log in the data folder.
     #[arg(long, value_name = "FILE")]
     export: Option<PathBuf>,
-    /// The file of checkpoints, instead of the one in the settings.
+    /// The file of checkpoints, instead of the one in the settings; given again for each further node that has one of its own.
     #[arg(long, value_name = "FILE")]
-    checkpoints: Option<PathBuf>,
+    checkpoints: Vec<PathBuf>,
     /// A public key, as 'carrack audit keys' prints it: one that has been removed, or that of another server.
     #[arg(long = "key", value_name = "KID=HEX")]
     keys: Vec<String>,
@@ -123,7 +123,7 @@ fn summary(report: &Report) -> String {
 }
 
 fn export(args: ExportArgs) -> Result<(), String> {
-    let log = AuditLog::new(&args.place.flags(), None, None, &[])?;
+    let log = AuditLog::new(&args.place.flags(), None, Vec::new(), &[])?;
     let ExportArgs { since, until, subject, bucket, key, action, out, .. } = args;
     let query = ExportQuery { since, until, subject, bucket, key, action };
     match out {
@@ -140,6 +140,6 @@ fn export(args: ExportArgs) -> Result<(), String> {
 }
 
 fn keys(place: &Place) -> Result<(), String> {
-    let log = AuditLog::new(&place.flags(), None, None, &[])?;
+    let log = AuditLog::new(&place.flags(), None, Vec::new(), &[])?;
     log.keys().iter().try_for_each(|(kid, key)| say(&format!("{kid}={key}")))
 }

@@ -127,8 +127,10 @@ pub const FINDINGS_MAX: usize = 100;
 
 /// Looks through a log, a block after the other.
 pub struct Verifier {
-    /// By number: the hash of its line.
-    lines: BTreeMap<u64, Hash>,
+    /// By number: the hashes of their lines. Each node of several counts its own, in a file of its own.
+    lines: BTreeMap<u64, Vec<Hash>>,
+    /// The first number of each file.
+    firsts: Vec<u64>,
     /// By block.
     by_block: BTreeMap<u64, Vec<Checkpoint>>,
     last: Option<Head>,
@@ -136,20 +138,28 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// With the lines of the file of checkpoints, in order, and who knows of signatures. What is no checkpoint among them
-    /// is passed over: a crash leaves such a line, and a line that was made unreadable is missed by the one after it.
-    pub fn new<'t>(
-        checkpoints: impl Iterator<Item = &'t str>,
+    /// With the files of checkpoints, the lines of each in order, and who knows of signatures. What is no checkpoint among
+    /// them is passed over: a crash leaves such a line, and a line that was made unreadable is missed by the one after it.
+    pub fn new<'t, F: Iterator<Item = &'t str>>(
+        files: impl IntoIterator<Item = F>,
         signed: impl Fn(&Checkpoint) -> Signed,
     ) -> Verifier {
         let mut verifier = Verifier {
             lines: BTreeMap::new(),
+            firsts: Vec::new(),
             by_block: BTreeMap::new(),
             last: None,
             report: Report::default(),
         };
+        for file in files {
+            verifier.file(file, &signed);
+        }
+        verifier
+    }
+
+    fn file<'t>(&mut self, lines: impl Iterator<Item = &'t str>, signed: impl Fn(&Checkpoint) -> Signed) {
         let mut before: Option<(u64, Hash)> = None;
-        for line in checkpoints {
+        for line in lines {
             let Some(checkpoint) = Checkpoint::parse(line) else { continue };
             let number = checkpoint.checkpoint;
             let follows = match before {
@@ -157,21 +167,22 @@ impl Verifier {
                 None => number > 1 || checkpoint.prev == GENESIS,
             };
             if !follows {
-                verifier.found(Finding::CheckpointMisplaced(number));
+                self.found(Finding::CheckpointMisplaced(number));
             }
             let hash = Hash::of(line.as_bytes());
-            before = Some((number, hash));
-            verifier.lines.insert(number, hash);
-            verifier.report.checkpoints += 1;
+            if before.replace((number, hash)).is_none() {
+                self.firsts.push(number);
+            }
+            self.lines.entry(number).or_default().push(hash);
+            self.report.checkpoints += 1;
             match signed(&checkpoint) {
-                Signed::Good => verifier.by_block.entry(checkpoint.block).or_default().push(checkpoint),
-                Signed::Bad => verifier.found(Finding::BadSignature(number)),
+                Signed::Good => self.by_block.entry(checkpoint.block).or_default().push(checkpoint),
+                Signed::Bad => self.found(Finding::BadSignature(number)),
                 Signed::Unknown => {
-                    verifier.found(Finding::UnknownKey { checkpoint: number, kid: checkpoint.kid })
+                    self.found(Finding::UnknownKey { checkpoint: number, kid: checkpoint.kid })
                 }
             }
         }
-        verifier
     }
 
     fn found(&mut self, finding: Finding) {
@@ -225,9 +236,10 @@ impl Verifier {
         if !begins {
             self.found(Finding::NoBeginning(header.block));
         }
-        let first = self.lines.first_key_value().map_or(1, |(number, _)| *number);
-        if header.block == 1 && first > 1 {
-            self.found(Finding::CheckpointLost(first - 1));
+        if header.block == 1 {
+            for first in std::mem::take(&mut self.firsts).into_iter().filter(|first| *first > 1) {
+                self.found(Finding::CheckpointLost(first - 1));
+            }
         }
     }
 
@@ -235,7 +247,8 @@ impl Verifier {
         let Some(Fields { count: Some(number), version: Some(hash), .. }) = Fields::parse(line) else {
             return;
         };
-        if self.lines.get(&number).is_none_or(|known| known.to_string() != hash) {
+        let known = self.lines.get(&number).into_iter().flatten();
+        if !known.into_iter().any(|known| known.to_string() == hash) {
             self.found(Finding::CheckpointLost(number));
         }
     }

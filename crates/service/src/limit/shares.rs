@@ -111,7 +111,7 @@ impl Limiter {
 
     /// Compares with the others; how many there are. What was said `before` and does not hold any more is taken back.
     async fn compare(&self, elapsed: f64, before: &mut HashSet<CellName>) -> usize {
-        let members = self.core.state.nodes().len().max(1);
+        let members = self.core.state.members();
         let demands = self.bandwidth.demands(elapsed);
         let counts = self.transfers.counts();
         let rates = demands.iter().map(|demand| (of_rate(demand), demand.wants));

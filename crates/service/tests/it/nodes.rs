@@ -308,13 +308,22 @@ async fn flow(service: &Service, span: Duration) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_users_bandwidth_is_that_of_all_nodes_together() {
     const RATE: u64 = 2_000_000;
-    let nodes = Nodes::open(user(RATE, 0)).await;
+    let mut nodes = Nodes::open(user(RATE, 0)).await;
     let span = Duration::from_secs(8);
     let (one, two) = tokio::join!(flow(&nodes.one.service, span), flow(&nodes.two, span));
     let share = (one + two) as f64 / (RATE * span.as_secs()) as f64;
     assert!((0.95..=1.05).contains(&share), "{share} of it: {one} and {two}");
     let alone = flow(&nodes.one.service, span).await as f64 / (RATE * span.as_secs()) as f64;
     assert!((0.85..=1.05).contains(&alone), "what the other node leaves is there: {alone}");
+    nodes.redis.engine.kill();
+    nodes
+        .until(Duration::from_secs(10), "it is noticed", || async {
+            nodes.states.iter().all(|state| !state.is_connected())
+        })
+        .await;
+    let (one, two) = tokio::join!(flow(&nodes.one.service, span), flow(&nodes.two, span));
+    let share = (one + two) as f64 / (RATE * span.as_secs()) as f64;
+    assert!((0.9..=1.3).contains(&share), "each has 1.2 times an even share: {one} and {two}");
     nodes.close().await;
 }
 

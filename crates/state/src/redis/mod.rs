@@ -210,6 +210,10 @@ impl State for RedisState {
         self.link.nodes()
     }
 
+    fn members(&self) -> usize {
+        self.link.known_nodes()
+    }
+
     fn is_shared(&self) -> bool {
         true
     }

@@ -30,7 +30,7 @@ fn b64(bytes: &[u8]) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "tokens are compared with the real clock of the server")]
-pub(super) fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 

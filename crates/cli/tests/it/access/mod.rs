@@ -10,7 +10,7 @@
 mod denied;
 mod instant;
 mod issuers;
-mod jwt;
+pub(crate) mod jwt;
 mod keys;
 mod links;
 mod policies;

@@ -7,17 +7,23 @@ use crate::contract::answers::json;
 use crate::server::{Server, Setup, content};
 use crate::tus;
 use serde_json::{Value, json as value};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Where Debian has it.
-const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+/// Where Debian has it, whatever the machine.
+fn library() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap();
+    let mut found = folders.map(|folder| folder.unwrap().path().join("faketime/libfaketime.so.1"));
+    found.find(|path| path.exists()).expect("libfaketime is missing: apt-get install faketime")
+}
 
 /// A machine whose clock is off.
 fn off(setup: Setup, by: &str) -> Setup {
-    assert!(Path::new(LIBRARY).exists(), "{LIBRARY} is missing: apt-get install faketime");
-    setup.set("LD_PRELOAD", LIBRARY).set("FAKETIME", by).set("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    setup
+        .set("LD_PRELOAD", library().to_str().unwrap())
+        .set("FAKETIME", by)
+        .set("FAKETIME_DONT_FAKE_MONOTONIC", "1")
 }
 
 fn path<'a>(server: &Server, url: &'a str) -> &'a str {

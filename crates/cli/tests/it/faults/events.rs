@@ -112,7 +112,7 @@ async fn at_an_endpoint(endpoint: Arc<Endpoint>, cell: Cell) {
     }
     let server = start(hooks(Setup::new(), &[hook]));
     let ledger = disturb(&cell, &server).await;
-    // The pauses between tries of a webhook grow to minutes; after a fault of some seconds they are of seconds.
+    // A connection that stands still is given ten seconds.
     let limit = RECOVERY + Duration::from_secs(10);
     let told = || {
         let mut told = Told::default();

@@ -113,6 +113,9 @@ async fn carry(near: TcpStream, upstream: u16, mut mode: watch::Receiver<Mode>) 
         return silent(&near).await;
     }
     let Ok(far) = TcpStream::connect(("127.0.0.1", upstream)).await else { return };
+    // As the kernel of either side would send what it is given.
+    near.set_nodelay(true).unwrap();
+    far.set_nodelay(true).unwrap();
     let carried = watch::Sender::new(0);
     let now = mode.clone();
     let end = tokio::select! {

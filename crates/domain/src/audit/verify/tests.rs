@@ -23,9 +23,11 @@ fn signed(checkpoint: &Checkpoint) -> Signed {
     }
 }
 
+type Blocks = Vec<(Header, Vec<u8>)>;
+
 #[derive(Clone)]
 struct Log {
-    blocks: Vec<(Header, Vec<u8>)>,
+    blocks: Blocks,
     checkpoints: Vec<String>,
 }
 
@@ -33,8 +35,14 @@ const CHAIN: ChainId = ChainId([7; 16]);
 
 /// A log of so many blocks, with a checkpoint after every third, which the next block names.
 fn log(blocks: u64) -> Log {
-    let mut log = Log { blocks: Vec::new(), checkpoints: Vec::new() };
-    let (mut head, mut last) = (Head::new(CHAIN), Last::default());
+    let (blocks, mut files) = log_of(1, blocks);
+    Log { blocks, checkpoints: files.remove(0) }
+}
+
+/// The same of nodes that take turns with checkpoints, each with a file of its own.
+fn log_of(nodes: usize, blocks: u64) -> (Blocks, Vec<Vec<String>>) {
+    let (mut all, mut files) = (Vec::new(), vec![Vec::new(); nodes]);
+    let (mut head, mut lasts) = (Head::new(CHAIN), vec![Last::default(); nodes]);
     let mut mention = None;
     for number in 1..=blocks {
         let at = Timestamp::from_millis(1_700_000_000_000 + number as i64);
@@ -52,19 +60,44 @@ fn log(blocks: u64) -> Log {
         }
         let header = head.next(Hash::of(&lines.text), lines.count, at);
         head = header.head();
-        log.blocks.push((header, lines.text));
+        all.push((header, lines.text));
         if number % 3 == 0 {
-            let checkpoint = sign(Checkpoint::after(&last, &head, false, at, "k".to_owned()));
-            last = checkpoint.last();
-            mention = Some((last.checkpoint, last.line.to_string()));
-            log.checkpoints.push(checkpoint.line());
+            let node = (number / 3) as usize % nodes;
+            let checkpoint = sign(Checkpoint::after(&lasts[node], &head, false, at, "k".to_owned()));
+            lasts[node] = checkpoint.last();
+            mention = Some((lasts[node].checkpoint, lasts[node].line.to_string()));
+            files[node].push(checkpoint.line());
         }
     }
-    log
+    (all, files)
+}
+
+#[test]
+fn nodes_have_a_file_each() {
+    let (blocks, files) = log_of(2, 20);
+    let found = |files: &[Vec<String>]| {
+        let mut verifier = Verifier::new(files.iter().map(|file| file.iter().map(String::as_str)), signed);
+        for (header, text) in &blocks {
+            verifier.block(header, text);
+        }
+        verifier.finish().findings
+    };
+    assert_eq!(found(&files), []);
+    let [one, two] = &files[..] else { unreachable!() };
+    assert_eq!(found(&[two.clone(), one.clone()]), [], "whichever comes first");
+    assert_eq!(
+        found(std::slice::from_ref(one)),
+        [1, 2, 3].map(Finding::CheckpointLost),
+        "those of the other are missed"
+    );
+    let cut = [one[1..].to_vec(), two.clone()];
+    assert!(found(&cut).contains(&Finding::CheckpointLost(1)));
+    let cut = [one.clone(), two[..2].to_vec()];
+    assert_eq!(found(&cut), [Finding::CheckpointLost(3)]);
 }
 
 fn verify(log: &Log) -> Report {
-    let mut verifier = Verifier::new(log.checkpoints.iter().map(String::as_str), signed);
+    let mut verifier = Verifier::new([log.checkpoints.iter().map(String::as_str)], signed);
     for (header, text) in &log.blocks {
         verifier.block(header, text);
     }
