@@ -121,12 +121,13 @@ async fn serve(config: Config, flags: Flags, metrics: Metrics) -> Result<(), Str
         metrics: Box::new(move || telemetry::render(&metrics)),
     };
     let served = listen(&config, app, tls, &stop, &rooms).await;
-    idle.cancel();
-    background.end().await;
+    // Before the limits stop: an upload that waits for its share would not notice that its client is gone.
     rooms.tasks.close();
     if tokio::time::timeout(BOOKKEEPING_GRACE, rooms.tasks.wait()).await.is_err() {
         tracing::warn!(tasks = rooms.tasks.len(), "stopping although uploads are still being tidied up");
     }
+    idle.cancel();
+    background.end().await;
     rooms.state.close().await;
     if let Err(error) = rooms.service.audit.close().await {
         tracing::error!(error = error.chain(), "the last records of the audit log are lost");

@@ -120,6 +120,23 @@ async fn a_transfer_longer_than_the_grace_ends_short_and_the_stop_is_clean() {
     assert_eq!(std::fs::read_dir(&staging).unwrap().count(), 0, "the upload that was cut leaves nothing");
 }
 
+/// It waits for its share then, not for its client, and has to notice all the same that this one is gone.
+#[tokio::test]
+async fn an_upload_that_is_slowed_down_does_not_hold_the_stop_up() {
+    let setup = Setup::new().set("CARRACK_SERVER__SHUTDOWN_GRACE", "1s");
+    let mut server = setup.set("CARRACK_LIMITS__ROLES__ADMIN__BANDWIDTH_PER_CONNECTION", "1MB").start();
+    let mut upload = Wire::connect(&server);
+    upload.request("PUT /v1/files/default/up", &["content-length: 30000000"]);
+    // More than it may take; broken off in the middle.
+    let sending = std::thread::spawn(move || upload.send(&vec![1; 30_000_000]).is_err());
+    let staging = server.data.join("staging");
+    until("the upload has begun", || std::fs::read_dir(&staging).unwrap().count() > 0);
+    server.signal("TERM");
+    assert_eq!(server.wait(Duration::from_secs(30)).code(), Some(0), "{}", server.log());
+    assert!(sending.join().unwrap());
+    assert!(!server.log().contains("stopping although"), "{}", server.log());
+}
+
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     let (mut server, _) = with_big_file(Setup::new().set("CARRACK_SERVER__SHUTDOWN_GRACE", "1h")).await;
